@@ -1,0 +1,274 @@
+"""The values that cross the seams between rooms: image tokens, guidance branches, messages, chat events.
+
+Nothing here computes on a model. An image is a tuple of token grids, coarse to fine (`ImageTokens`); a conversation is a
+list of `Message`s that goes in and a stream of `ChatEvent`s that comes out.
+
+Shape legend: N images, B rows (sequences), G guidance branches, L image tokens over all scales, l tokens of one scale,
+S memory positions, D width, d bits (or channels) of one token, h w a grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+Role = Literal["system", "user", "assistant"]
+Route = Literal["auto", "text", "image"]
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class ImageLayout:
+    """The pixel size of an image and the full scale schedule (coarse to fine) that its tokens belong to.
+
+    A tokenizer with one grid (VQ, FSQ, KL) has one scale.
+    """
+
+    height: int
+    width: int
+    scales: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"an image is at least 1x1 pixels, got {self.height}x{self.width}")
+        if not self.scales or any(h < 1 or w < 1 for h, w in self.scales):
+            raise ValueError(f"a scale schedule is a non-empty list of (height, width) >= 1, got {self.scales}")
+
+    @property
+    def num_scales(self) -> int:
+        return len(self.scales)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(h * w for h, w in self.scales)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Index of the first token of every scale, and `num_tokens` at the end."""
+        offsets = [0]
+        for h, w in self.scales:
+            offsets.append(offsets[-1] + h * w)
+        return tuple(offsets)
+
+    @property
+    def final_scale(self) -> tuple[int, int]:
+        return self.scales[-1]
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """Images of one layout as token grids, coarse to fine; fewer grids than scales are a preview.
+
+    A grid is int "N h w" (codebook indices), bool "N h w d" (bits) or float "N h w d" (latents). `known` ("N h w", bool)
+    marks what is already decided in raster or masked previews.
+    """
+
+    layout: ImageLayout
+    grids: tuple[Tensor, ...]
+    known: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.grids) > self.layout.num_scales:
+            raise ValueError(f"{len(self.grids)} grids do not fit a schedule of {self.layout.num_scales} scales")
+        for grid, scale in zip(self.grids, self.layout.scales, strict=False):
+            if tuple(grid.shape[1:3]) != scale:
+                raise ValueError(f"a grid of shape {tuple(grid.shape)} does not belong to scale {scale}")
+
+    @property
+    def num_images(self) -> int:
+        return self.grids[0].shape[0]
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.grids) == self.layout.num_scales and self.known is None
+
+    def prefix(self, num_scales: int) -> ImageTokens:
+        """The first `num_scales` grids of the same layout: the preview after that many scales."""
+        return replace(self, grids=self.grids[:num_scales])
+
+    def select(self, index: Any) -> ImageTokens:
+        """The images picked by `index` (slice, list, or integer/bool tensor) along N."""
+        known = None if self.known is None else self.known[index]
+        return replace(self, grids=tuple(grid[index] for grid in self.grids), known=known)
+
+    def to(self, device: Any) -> ImageTokens:
+        known = None if self.known is None else self.known.to(device)
+        return replace(self, grids=tuple(grid.to(device) for grid in self.grids), known=known)
+
+
+class TokenCodec(Protocol):
+    """What a generator may ask of a tokenizer without importing it."""
+
+    @property
+    def code_dim(self) -> int:
+        """Channels of the continuous code of one token."""
+
+    @property
+    def num_bits(self) -> int:
+        """Bits of one token."""
+
+    def next_input(self, tokens: ImageTokens, k: int) -> Tensor:
+        """The continuous input "N h_k w_k code_dim" of scale k >= 1, from the grids of scales 0 .. k-1."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One guidance branch: what the generator cross-attends to. `memory=None` is the generator's learned null."""
+
+    memory: Tensor | None  # "N S D"
+    memory_mask: Tensor | None = None  # "N S", True = may be attended
+    source: Tensor | None = None  # "N h w d": final-scale latents of the source image of an edit
+    source_mask: Tensor | None = None  # "N", True = this image has a source
+    label: str = "conditional"
+
+
+@dataclass(frozen=True)
+class ImageContext:
+    """Everything an image is drawn from. `branches[0]` is the conditional one.
+
+    Training hands over the LLM outputs of all slots at once (`slots`, "G N L D"); inference hands over `step(inputs
+    "G N l C", k) -> "G N l D"`, which runs scale k through the LLM with its own cache. Generators without an LLM pass
+    ignore both.
+    """
+
+    branches: tuple[Branch, ...]
+    slots: Tensor | None = None
+    step: Callable[[Tensor, int], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class ImageProgress:
+    """What is known of the images after one more step of the generator."""
+
+    tokens: ImageTokens
+    step: int  # 1 .. total
+    total: int
+
+
+@dataclass(frozen=True)
+class TextPart:
+    text: str
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """A picture in a message, with what is needed to draw it again: exact tokens, seed and settings.
+
+    `image` is an upright RGB picture. A picture that the model drew has `tokens`; an uploaded one has not.
+    """
+
+    image: Image
+    tokens: ImageTokens | None = None
+    seed: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+Part = TextPart | ImagePart
+
+
+@dataclass(frozen=True)
+class Message:
+    role: Role
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, role: Role, *parts: str | Image | Part) -> Message:
+        """A message from plain strings and PIL images as well as parts."""
+        return cls(role, tuple(as_part(part) for part in parts))
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ImagePart))
+
+
+def as_part(part: str | Image | Part) -> Part:
+    if isinstance(part, TextPart | ImagePart):
+        return part
+    return TextPart(part) if isinstance(part, str) else ImagePart(part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSampling:
+    """How text tokens are chosen. `temperature=0` is greedy."""
+
+    temperature: float = 0.0
+    top_k: int = 0  # 0 = no limit
+    top_p: float = 1.0
+    max_new_tokens: int = 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSampling:
+    """How image tokens are chosen: a number for all scales, or one per scale (the last one is repeated).
+
+    `guidance_scale=1` runs the conditional branch alone. `image_guidance_scale` is used only when an image is edited:
+    it weighs the source image (full minus null), `guidance_scale` the instruction (full minus image only).
+    """
+
+    guidance_scale: float | tuple[float, ...] = 2.0
+    image_guidance_scale: float | tuple[float, ...] = 1.0
+    temperature: float | tuple[float, ...] = 0.5
+    top_k: int | tuple[int, ...] = 0
+    top_p: float | tuple[float, ...] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest:
+    """One turn to be answered. `messages` ends with a user message; equal `seed`s give equal replies."""
+
+    messages: tuple[Message, ...]
+    text_sampling: TextSampling = TextSampling()
+    image_sampling: ImageSampling = ImageSampling()
+    route: Route = "auto"  # "text" forbids drawing, "image" forces it
+    size: tuple[int, int] | None = None  # (height, width) in pixels; None = aspect of the edited image, else the default
+    n: int = 1  # pictures in the reply
+    seed: int = 0
+    max_images: int = 1  # how many times the model may open an image in one turn
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True)
+class ImageStarted:
+    index: int  # of the picture in this turn
+    layout: ImageLayout
+
+
+@dataclass(frozen=True)
+class ImagePreview:
+    """The picture after `step` of `total` scales."""
+
+    index: int
+    image: Image
+    step: int
+    total: int
+
+
+@dataclass(frozen=True)
+class ImageFinished:
+    index: int
+    part: ImagePart
+
+
+@dataclass(frozen=True)
+class TurnFinished:
+    """The last event of every turn: the assistant message to append to the conversation, and how it ended."""
+
+    message: Message
+    reason: FinishReason
+    num_text_tokens: int = 0
+
+
+ChatEvent = TextDelta | ImageStarted | ImagePreview | ImageFinished | TurnFinished

@@ -1,0 +1,151 @@
+"""The configuration that is saved with the weights: one `VargptConfig` with a sub-config per organ.
+
+text_config and vision_config are transformers' own Qwen2-VL configs; the image tokenizer's and the generator's are ours.
+Field names of published behaviours that we do not share by default ("quirks") carry the published value in their
+docstring line.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig, Qwen2VLVisionConfig
+
+from vargpt.types import ImageLayout
+
+
+@strict
+class VargptImageTokenizerConfig(PreTrainedConfig):
+    """The convolutional autoencoder and its bitwise multi-scale residual quantizer."""
+
+    model_type = "vargpt_image_tokenizer"
+    base_config_key = "image_tokenizer_config"
+
+    num_bits: int = 16
+    base_channels: int = 32
+    channel_multipliers: list[int] | tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 1
+    attention: bool = False
+    norm_groups: int = 8
+    upsample_mode: str = "bilinear"
+    entropy_weight: float = 0.1
+    entropy_inv_temperature: float = 1.0
+    commitment_weight: float = 0.25
+    initializer_range: float = 0.02
+
+    @property
+    def downsample_factor(self) -> int:
+        return 2 ** (len(self.channel_multipliers) - 1)
+
+    def validate_bits(self) -> None:
+        """Refuses code widths that the bitwise quantizer was never built for."""
+        if not 8 <= self.num_bits <= 64:
+            raise ValueError(f"num_bits must lie between 8 and 64, got {self.num_bits}")
+
+
+@strict
+class VargptGeneratorConfig(PreTrainedConfig):
+    """The next-scale transformer that draws.
+
+    `memory_size` is the width of the decoder memory and of the LLM outputs handed over (after the projector).
+    `input_residual` adds each slot's own code embedding to what comes back from the LLM (published: False).
+    `source_memory` appends the source image's final-scale latents to the memory of an edit (published: False).
+    """
+
+    model_type = "vargpt_next_scale"
+    base_config_key = "generator_config"
+
+    hidden_size: int = 256
+    num_layers: int = 6
+    num_heads: int = 8
+    mlp_ratio: float = 4.0
+    code_dim: int = 16
+    num_bits: int = 16
+    memory_size: int = 256
+    max_scales: int = 15
+    rope_base: float = 10000.0
+    rope_grid: int = 64
+    input_residual: bool = True
+    source_memory: bool = True
+    norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+
+@strict
+class VargptConfig(PreTrainedConfig):
+    """All organs of one model, its special tokens, and the pictures it draws by default.
+
+    `scale_schedules` maps "HEIGHTxWIDTH" in pixels to a coarse-to-fine list of (h, w); `default_size` is one of its keys.
+    `image_size` is the pixel side to which input pictures are brought for the ViT when `fixed_image_size` is set
+    (nano's world); otherwise they keep their size within the image processor's limits.
+    """
+
+    model_type = "vargpt"
+    sub_configs = {
+        "text_config": Qwen2VLTextConfig,
+        "vision_config": Qwen2VLVisionConfig,
+        "image_tokenizer_config": VargptImageTokenizerConfig,
+        "generator_config": VargptGeneratorConfig,
+    }
+
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    vision_config: dict[str, Any] | PreTrainedConfig | None = None
+    image_tokenizer_config: dict[str, Any] | PreTrainedConfig | None = None
+    generator_config: dict[str, Any] | PreTrainedConfig | None = None
+
+    vision_start_token_id: int = 151652
+    vision_end_token_id: int = 151653
+    image_token_id: int = 151655
+    image_gen_start_token_id: int = 151657
+    image_gen_end_token_id: int = 151658
+    image_gen_pad_token_id: int = 151659
+    bos_token_id: int | None = 151643
+    eos_token_id: int | list[int] | None = 151645
+    pad_token_id: int | None = 151643
+
+    scale_schedules: dict[str, Any] | None = None
+    default_size: str = "64x64"
+    tie_word_embeddings: bool = True
+    image_loss_weight: float = 1.0
+    text_loss_weight: float = 1.0
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for name, config_class in self.sub_configs.items():
+            value = getattr(self, name)
+            if value is None:
+                setattr(self, name, config_class())
+            elif isinstance(value, dict):
+                fields = {key: item for key, item in value.items() if key != "model_type"}
+                setattr(self, name, config_class(**fields))
+        if self.scale_schedules is None:
+            self.scale_schedules = dict(NANO_SCHEDULES)
+        super().__post_init__(**kwargs)
+
+    def layout(self, size: tuple[int, int] | None = None) -> ImageLayout:
+        """The layout of a picture of `size` = (height, width) pixels; None = the default size.
+
+        Raises:
+            ValueError: the model has no scale schedule for this size; the message lists the sizes it has.
+        """
+        key = self.default_size if size is None else f"{size[0]}x{size[1]}"
+        schedules = self.scale_schedules or {}
+        if key not in schedules:
+            raise ValueError(f"this model draws no {key} pictures (height x width); choose one of {sorted(schedules)}")
+        height, width = (int(side) for side in key.split("x"))
+        return ImageLayout(height, width, tuple((int(h), int(w)) for h, w in schedules[key]))
+
+
+# 64 px is a prefix of 128 px, so that the resolution can grow on the same weights.
+NANO_SCHEDULES: dict[str, list[list[int]]] = {
+    "64x64": [[1, 1], [2, 2], [3, 3], [4, 4], [6, 6], [8, 8]],
+    "128x128": [[1, 1], [2, 2], [3, 3], [4, 4], [6, 6], [8, 8], [12, 12], [16, 16]],
+    "48x64": [[1, 1], [2, 2], [2, 3], [3, 4], [4, 6], [6, 8]],
+    "64x48": [[1, 1], [2, 2], [3, 2], [4, 3], [6, 4], [8, 6]],
+}
+
+AutoConfig.register("vargpt_image_tokenizer", VargptImageTokenizerConfig)
+AutoConfig.register("vargpt_next_scale", VargptGeneratorConfig)
+AutoConfig.register("vargpt", VargptConfig)

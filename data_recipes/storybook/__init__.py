@@ -1,1 +1,1 @@
-"""Storybook: our own endless drawn world. One `Scene` gives the picture, its captions, questions, edits and dialogues."""
+"""Storybook: our own endless drawn world. One `Scene` gives the picture, captions, questions, edits and dialogues."""

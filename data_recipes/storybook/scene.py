@@ -1,8 +1,8 @@
 """A scene: what is on one page of the storybook, fully described by a few names.
 
-A scene is a background, a style and one to three groups of equal things, each group at its own place. Everything that can
-be seen follows from these names alone (there is no hidden randomness), so that a caption can determine a picture and a
-picture can be judged against a caption.
+A scene is a background, a style and one to three groups of equal things, each group at its own place. Everything that
+can be seen follows from these names alone (there is no hidden randomness), so that a caption can determine a picture and
+a picture can be judged against a caption. `layout.py` says where the things stand and which scenes are possible.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_GROUPS = 3
 
 @dataclass(frozen=True)
 class Group:
-    """`count` equal things around one place. `colour` is None for kinds that are drawn in their natural colours only."""
+    """`count` equal things around one place. `colour` is None for natural colours, as for kinds that have no others."""
 
     kind: str  # a name in world.OBJECTS
     count: int = 1
@@ -32,7 +32,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene:
-    """A page: groups (no two of the same kind and colour), a background (world.BACKGROUNDS) and a style (world.STYLES)."""
+    """A page: groups (no two of one kind and colour), a background (world.BACKGROUNDS), a style (world.STYLES)."""
 
     groups: tuple[Group, ...]
     background: str = "plain"

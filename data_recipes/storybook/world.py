@@ -1,8 +1,10 @@
-"""The vocabulary of the storybook world: what can be drawn, in which colours, before which backgrounds, in which styles."""
+"""The vocabulary of the storybook world: things, colours, backgrounds and styles, with the words people use."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from data_recipes.storybook.world_objects import TABLE
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,65 @@ class Look:
     phrases: tuple[str, ...]
 
 
-COLOURS: dict[str, tuple[int, int, int]] = {}
-CATEGORIES: tuple[str, ...] = ()
-OBJECTS: dict[str, ObjectKind] = {}
-BACKGROUNDS: dict[str, Look] = {}
-STYLES: dict[str, Look] = {}
+def _kind(category: str, line: str) -> ObjectKind:
+    """One line of the table (`name | plural | glyph | colour | synonyms`); missing fields at the end are empty."""
+    cells = [cell.strip() for cell in line.split("|")]
+    name, plural, glyph, colour, synonyms = cells + [""] * (5 - len(cells))
+    return ObjectKind(
+        name=name,
+        plural=plural or name + "s",
+        category=category,
+        synonyms=tuple(word.strip() for word in synonyms.split(",") if word.strip()),
+        glyph=glyph or None,
+        recolourable=colour.endswith("*"),
+        colour=colour.rstrip("*") or None,
+    )
+
+
+def _looks(**phrases: tuple[str, ...]) -> dict[str, Look]:
+    looks = [Look(name.replace("_", " "), ways) for name, ways in phrases.items()]
+    return {look.name: look for look in looks}
+
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (220, 40, 40),
+    "orange": (245, 140, 25),
+    "yellow": (250, 215, 40),
+    "green": (50, 165, 65),
+    "blue": (45, 100, 225),
+    "purple": (140, 65, 190),
+    "pink": (250, 130, 185),
+    "brown": (130, 80, 45),
+    "black": (40, 40, 45),
+    "white": (250, 250, 250),
+}
+
+CATEGORIES: tuple[str, ...] = tuple(TABLE)
+
+OBJECTS: dict[str, ObjectKind] = {
+    kind.name: kind
+    for category, lines in TABLE.items()
+    for kind in (_kind(category, line) for line in lines.strip().splitlines())
+}
+
+BACKGROUNDS: dict[str, Look] = _looks(
+    plain=("on plain paper", "on a plain background", "on a blank page"),
+    meadow=("in a meadow", "on the grass", "in a green field"),
+    forest=("in a forest", "in the woods", "among the trees"),
+    beach=("on a beach", "at the beach", "by the seaside"),
+    sea=("under the sea", "underwater", "at the bottom of the sea"),
+    desert=("in a desert", "in the desert", "among the dunes"),
+    snow=("in the snow", "in a snowy landscape", "on a snowy day"),
+    mountains=("in the mountains", "before the mountains", "in a mountain valley"),
+    city=("in a city", "in the city", "before the skyline of a town"),
+    night=("at night", "under the stars", "during the night"),
+)
+
+STYLES: dict[str, Look] = _looks(
+    storybook=("in storybook style", "as a storybook page", "in the usual style"),
+    pixel_art=("in pixel art style", "as pixel art", "in a blocky pixel style"),
+    sepia=("in sepia", "as an old sepia photo", "in sepia tones"),
+    black_and_white=("in black and white", "as a black and white picture", "in shades of grey"),
+    watercolour=("as a watercolour", "in watercolour style", "painted in watercolour"),
+    negative=("as a negative", "in negative colours", "with inverted colours"),
+)

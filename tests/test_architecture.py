@@ -1,0 +1,134 @@
+"""The house rules that a machine can check: who may import whom, how long a file may be, where printing is allowed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("vargpt", "training", "data_recipes", "chat_ui")
+LADDER = (  # low to high; rooms on one rung are siblings and never import one another
+    {"types"}, {"sampling"}, {"config"}, {"tokenizers", "backbone", "generators"}, {"model", "text_to_image"},
+    {"processing"}, {"loading", "weight_maps"}, {"presets", "testing"}, {"chat"}, {"evaluation"}, {"serving"}, {"cli"},
+)  # fmt: skip
+RUNG = {room: height for height, rooms in enumerate(LADDER) for room in rooms}
+ONE_ROOM = {"weight_maps": "loading"}  # two names, one room
+NEIGHBOURS = {  # package -> what it may import of ours
+    "vargpt": {"vargpt"},
+    "training": {"training", "vargpt", "data_recipes"},
+    "data_recipes": {"data_recipes", "vargpt"},
+    "chat_ui": {"chat_ui", "vargpt"},
+}
+OPTIONAL = {"trl", "peft", "bitsandbytes", "chainlit", "datasets", "torchvision"}
+LONGEST_FILE = 500
+SOURCES = sorted(path for package in (*PACKAGES, "tests", "examples") for path in (ROOT / package).rglob("*.py"))
+
+
+def is_lazy(node: ast.AST) -> bool:
+    """Whether what stands inside runs later than the import of the module, or never (names for type checkers)."""
+    typing_only = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    return typing_only or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every dotted name that a file imports, and whether that happens when the file itself is imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    lazy = {id(node) for scope in ast.walk(tree) if is_lazy(scope) for node in ast.walk(scope)}
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*above, node.module or "")).strip(".")
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from ((name, id(node) not in lazy) for name in names)
+
+
+def room_of(parts: tuple[str, ...]) -> str | None:
+    """The room of a dotted vargpt module; None for the package itself, which may be imported from anywhere."""
+    room = parts[1].removesuffix(".py") if len(parts) > 1 else "__init__"
+    return None if room in ("__init__", "__version__") else ONE_ROOM.get(room, room)
+
+
+def misplaced_imports(path: Path) -> list[str]:
+    """The imports of one file that point sideways or up."""
+    here = path.relative_to(ROOT).parts
+    wrong = []
+    for name, at_import in imports(path):
+        there = tuple(name.split("."))
+        if there[0] not in PACKAGES:
+            continue
+        allowed = there[0] in NEIGHBOURS[here[0]] or (here == ("vargpt", "cli.py") and not at_import)
+        if here[0] == "data_recipes" and there[0] == "vargpt":
+            allowed = there[:2] == ("vargpt", "types")
+        if here[0] == there[0] == "vargpt" and room_of(here) and room_of(there):
+            # A name of the package itself (vargpt.VARGPT) would pull in every room, so only cli may use it.
+            low, high = RUNG.get(room_of(there), len(LADDER) - 2), RUNG[room_of(here)]
+            allowed = low < high or room_of(here) == room_of(there)
+        if not allowed:
+            wrong.append(name)
+    return wrong
+
+
+def prints(path: Path) -> list[int]:
+    """Line numbers of print() calls that run in a library: not below `if __name__ == "__main__"`, not in main()."""
+    edge = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        is_main = isinstance(node, ast.FunctionDef) and node.name == "main"
+        is_guard = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
+        if is_main or is_guard:
+            edge |= {id(child) for child in ast.walk(node)}
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "print")
+    return [node.lineno for node in calls if id(node) not in edge]
+
+
+def each_source(*folders: str) -> list:
+    names = [path.relative_to(ROOT).as_posix() for path in SOURCES]
+    return [pytest.param(ROOT / name, id=name) for name in names if name.split("/")[0] in folders]
+
+
+@pytest.mark.parametrize("path", each_source(*PACKAGES))
+def test_imports_never_point_up_or_sideways(path: Path) -> None:
+    assert misplaced_imports(path) == []
+
+
+def test_every_room_of_vargpt_has_a_rung_on_the_ladder() -> None:
+    rooms = {room_of(path.relative_to(ROOT).parts) for path in SOURCES if path.is_relative_to(ROOT / "vargpt")}
+    assert rooms - {None} <= set(RUNG)
+
+
+@pytest.mark.parametrize("path", each_source(*PACKAGES, "tests", "examples"))
+def test_no_file_outgrows_a_reader(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+
+
+# The command line is an edge where printing is the work; `python -m` modules print in main() or below their guard.
+@pytest.mark.parametrize("path", each_source(*PACKAGES))
+def test_the_library_logs_and_never_prints(path: Path) -> None:
+    if path.name not in ("cli.py", "__main__.py"):
+        assert prints(path) == []
+
+
+@pytest.mark.parametrize("path", each_source("vargpt"))
+def test_optional_packages_are_imported_only_where_they_are_used(path: Path) -> None:
+    assert {name.split(".")[0] for name, at_import in imports(path) if at_import} & OPTIONAL == set()
+
+
+def test_nothing_outside_the_declared_dependencies_is_imported_when_the_library_is() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[<>=\[; ]", line)[0].lower() for line in project["dependencies"]}
+    declared |= {"pil", "huggingface_hub", *PACKAGES, *sys.stdlib_module_names}  # pillow; a part of transformers
+    used = {name.split(".")[0] for path in SOURCES if path.is_relative_to(ROOT / "vargpt")
+            for name, at_import in imports(path) if at_import}  # fmt: skip
+    serving = {"fastapi", "pydantic", "starlette", "uvicorn"}  # the serving room is reached through its own command
+    assert {name for name in used if name.lower() not in declared} <= serving

@@ -1,0 +1,269 @@
+"""Images as bits, coarse to fine: multi-scale residual quantisation where every code is a corner of a hypercube.
+
+Scale k gets the residual that the scales before it left (averaged down to its grid); each channel becomes one bit, its
+sign; the code (+-1/sqrt(d) per channel, so of length one) is resampled to the final grid and subtracted. The sum of all
+codes goes to the decoder. No codebook, no learned parameter.
+
+Sources: Infinity (arXiv 2412.04431), section 3.2, and its published tokenizer for the order of operations; binary
+spherical quantisation (arXiv 2406.07548) for the losses. Divergence: one straight-through step for the summed code
+(as in VAR, arXiv 2404.02905) where the published one takes one per scale; the tokens are the same.
+
+Shape legend: N images, d bits of a token = channels of a feature, h w the grid of a scale, H W the final grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+from vargpt.tokenizers.autoencoder import Decoder, Encoder, to_channels_last
+from vargpt.tokenizers.base import ImageTokenizer
+from vargpt.tokenizers.bit_correction import BitFlip, CorrectedTokens, draw_flips
+from vargpt.types import ImageLayout, ImageTokens
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+    from vargpt.config import VargptImageTokenizerConfig
+
+UPSAMPLE_MODES = ("bilinear", "trilinear")  # a single picture has one frame: both are the same arithmetic
+
+
+def bits_to_codes(bits: Bool[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+    """Bit 1 is +1/sqrt(d), bit 0 is -1/sqrt(d). Inverse: `codes_to_bits`."""
+    return (bits.float() * 2 - 1) / bits.shape[-1] ** 0.5
+
+
+def codes_to_bits(values: Float[Tensor, "... d"]) -> Bool[Tensor, "... d"]:
+    """Strictly positive is 1; zero is 0. The published l2 normalisation comes first and changes no sign."""
+    return values > 0
+
+
+def average_down(values_NdHW: Float[Tensor, "N d H W"], scale: tuple[int, int]) -> Float[Tensor, "N d h w"]:
+    """How a residual reaches a coarser grid: the mean of the area of each cell."""
+    return values_NdHW if tuple(values_NdHW.shape[-2:]) == scale else F.interpolate(values_NdHW, scale, mode="area")
+
+
+def resample(values_NdHW: Float[Tensor, "N d H W"], scale: tuple[int, int]) -> Float[Tensor, "N d h w"]:
+    """How codes reach any other grid: linear between cell centres, without smoothing even when going down."""
+    if tuple(values_NdHW.shape[-2:]) == scale:
+        return values_NdHW
+    return F.interpolate(values_NdHW, scale, mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What the quantiser found. Bits are bool "N h w d" per scale; residuals are what the signs were taken of.
+
+    `summed` is the sum of the codes at the final grid: of all scales, or of the first `stop_after` of each image.
+    """
+
+    targets: tuple[Bool[Tensor, "N h w d"], ...]
+    inputs: tuple[Bool[Tensor, "N h w d"], ...]  # the targets, with flips
+    residuals: tuple[Float[Tensor, "N d h w"], ...]
+    summed: Float[Tensor, "N d H W"]
+
+
+def quantize(
+    features_NdHW: Float[Tensor, "N d H W"],
+    scales: tuple[tuple[int, int], ...],
+    flips: tuple[Bool[Tensor, "N h w d"], ...] | None = None,
+    stop_after: Int[Tensor, " N"] | None = None,
+) -> Quantized:
+    """Signs of the residual, coarse to fine; the last scale is the grid of the features and is not resampled.
+
+    Args:
+        features_NdHW: what the encoder says, any size of numbers. Computed in float32 whatever comes in.
+        scales: (height, width) per scale, coarse to fine.
+        flips: bits to turn over before their code is subtracted, one mask per scale.
+        stop_after: number of scales (1 .. all) that count in `summed`, per image.
+    """
+    features_NdHW = features_NdHW.float()
+    summed_NdHW = torch.zeros_like(features_NdHW)
+    shown_NdHW = summed_NdHW
+    targets, inputs, residuals = [], [], []
+    for k, scale in enumerate(scales):
+        residual_Ndhw = average_down(features_NdHW - summed_NdHW.detach(), scale)
+        target_Nhwd = codes_to_bits(residual_Ndhw).permute(0, 2, 3, 1)
+        input_Nhwd = target_Nhwd if flips is None else target_Nhwd ^ flips[k]
+        code_NdHW = resample(bits_to_codes(input_Nhwd).permute(0, 3, 1, 2), scales[-1])
+        summed_NdHW = summed_NdHW + code_NdHW
+        if stop_after is not None:
+            shown_NdHW = shown_NdHW + code_NdHW * (stop_after > k)[:, None, None, None]
+        targets.append(target_Nhwd)
+        inputs.append(input_Nhwd)
+        residuals.append(residual_Ndhw)
+    summed_NdHW = summed_NdHW if stop_after is None else shown_NdHW
+    return Quantized(tuple(targets), tuple(inputs), tuple(residuals), summed_NdHW)
+
+
+def bit_entropy(p: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Entropy in bits (0 .. 1) of a coin that shows 1 with probability p."""
+    p = p.clamp(1e-6, 1 - 1e-6)
+    return -(p * p.log2() + (1 - p) * (1 - p).log2())
+
+
+def entropy_loss(
+    residuals: tuple[Float[Tensor, "N d h w"], ...], inv_temperature: float
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """(mean entropy of a bit, entropy of the mean bit), both in [0, 1]: decided bits, all of them used.
+
+    Training lowers the first and raises the second. Factorised over the bits (BSQ, section 3.3). The logit of a bit is
+    4 * inv_temperature * z with z the residual, normalised so that its channels have a mean square of one.
+    """
+    decided, used = [], []
+    for residual_Ndhw in residuals:
+        z_Ndhw = F.normalize(residual_Ndhw, dim=1) * residual_Ndhw.shape[1] ** 0.5
+        p_Ndhw = torch.sigmoid(4 * inv_temperature * z_Ndhw)
+        decided.append(bit_entropy(p_Ndhw).mean())
+        used.append(bit_entropy(p_Ndhw.mean(dim=(0, 2, 3))).mean())
+    return torch.stack(decided).mean(), torch.stack(used).mean()
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A training pass: the picture, and the quantiser's own losses (weighted by the config in `loss`)."""
+
+    pixel_values: Float[Tensor, "N 3 H W"]
+    tokens: ImageTokens
+    loss: Float[Tensor, ""]
+    commitment: Float[Tensor, ""]
+    decided_entropy: Float[Tensor, ""]
+    used_entropy: Float[Tensor, ""]
+
+
+class MultiScaleBsqTokenizer(ImageTokenizer):
+    """Encoder, sign quantiser, decoder. Any number of bits from 8 to 64, any schedule, any aspect ratio."""
+
+    def __init__(self, config: VargptImageTokenizerConfig) -> None:
+        super().__init__()
+        if not 8 <= config.num_bits <= 64:
+            raise ValueError(f"num_bits lies between 8 and 64, got {config.num_bits}")
+        if config.upsample_mode not in UPSAMPLE_MODES:
+            raise ValueError(f"upsample_mode is one of {UPSAMPLE_MODES}, got {config.upsample_mode!r}")
+        self.config = config
+        self.downsample_factor = 2 ** (len(config.channel_multipliers) - 1)
+        shape = (
+            config.num_bits,
+            config.base_channels,
+            config.channel_multipliers,
+            config.num_res_blocks,
+            config.norm_groups,
+            config.attention,
+        )
+        self.encoder = Encoder(*shape)
+        self.decoder = Decoder(*shape)
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def code_dim(self) -> int:
+        return self.config.num_bits
+
+    @property
+    def num_bits(self) -> int:
+        return self.config.num_bits
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.encoder.conv_in.weight.dtype
+
+    def forward(
+        self,
+        pixel_values: Float[Tensor, "N 3 H W"],
+        layout: ImageLayout,
+        stop_after: Int[Tensor, " N"] | None = None,
+    ) -> Reconstruction:
+        """A training pass: gradients go straight through the signs. `stop_after` trains previews (see `quantize`)."""
+        features_NdHW = self.features(pixel_values, layout)
+        quantized = quantize(features_NdHW, layout.scales, stop_after=stop_after)
+        codes_NdHW = features_NdHW + (quantized.summed - features_NdHW).detach()
+        whole_NdHW = quantized.summed if stop_after is None else self._summed(quantized.targets, layout)
+        commitment = F.mse_loss(features_NdHW, whole_NdHW) * self.num_bits  # codes have length 1, so channels are small
+        decided, used = entropy_loss(quantized.residuals, self.config.entropy_inv_temperature)
+        return Reconstruction(
+            pixel_values=self.decoder(to_channels_last(codes_NdHW.to(self.dtype))),
+            tokens=ImageTokens(layout, quantized.targets),
+            loss=self.config.commitment_weight * commitment + self.config.entropy_weight * (decided - used),
+            commitment=commitment,
+            decided_entropy=decided,
+            used_entropy=used,
+        )
+
+    def encode(
+        self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout, flip: BitFlip | None = None
+    ) -> ImageTokens | CorrectedTokens:
+        """See `ImageTokenizer.encode`. Runs the network once; gradients are the caller's affair."""
+        features_NdHW = self.features(pixel_values, layout)
+        if flip is None:
+            return ImageTokens(layout, quantize(features_NdHW, layout.scales).targets)
+        flips = draw_flips(layout, len(features_NdHW), self.num_bits, flip, features_NdHW.device)
+        return self.correct(features_NdHW, layout, flips)
+
+    def features(self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout) -> Float[Tensor, "N d h w"]:
+        """What the encoder says about each cell of the final grid, before any sign is taken (float32)."""
+        self.check_layout(layout)
+        if tuple(pixel_values.shape[-2:]) != (layout.height, layout.width):
+            raise ValueError(
+                f"pictures of {tuple(pixel_values.shape[-2:])} pixels do not belong to a layout of "
+                f"{(layout.height, layout.width)}; resize them first"
+            )
+        return self.encoder(to_channels_last(pixel_values.to(self.dtype))).float()
+
+    def correct(
+        self,
+        features_NdHW: Float[Tensor, "N d H W"],
+        layout: ImageLayout,
+        flips: tuple[Bool[Tensor, "N h w d"], ...],
+    ) -> CorrectedTokens:
+        """Quantises with the given bits turned over, each scale repairing what the ones before it spoilt."""
+        quantized = quantize(features_NdHW, layout.scales, flips)
+        return CorrectedTokens(ImageTokens(layout, quantized.inputs), ImageTokens(layout, quantized.targets))
+
+    def decode(self, tokens: ImageTokens) -> Float[Tensor, "N 3 H W"]:
+        codes_NdHW = self._summed(tokens.grids, tokens.layout)
+        return self.decoder(to_channels_last(codes_NdHW.to(self.dtype))).clamp(-1, 1)
+
+    def latents(self, tokens: ImageTokens) -> Float[Tensor, "N h w d"]:
+        return self._summed(tokens.grids, tokens.layout).permute(0, 2, 3, 1)
+
+    def next_input(self, tokens: ImageTokens, k: int) -> Float[Tensor, "N h_k w_k d"]:
+        """The codes of the scales before k, summed at the final grid and resampled linearly to scale k.
+
+        Raises:
+            ValueError: when k is no later scale of the schedule, or grids before k are missing.
+        """
+        if not 1 <= k < tokens.layout.num_scales or len(tokens.grids) < k:
+            raise ValueError(
+                f"scale {k} has no input: a schedule of {tokens.layout.num_scales} scales has inputs for 1 to "
+                f"{tokens.layout.num_scales - 1}, and {len(tokens.grids)} grids are given"
+            )
+        summed_NdHW = self._summed(tokens.grids[:k], tokens.layout)
+        return resample(summed_NdHW, tokens.layout.scales[k]).permute(0, 2, 3, 1)
+
+    def scale_inputs(self, tokens: ImageTokens) -> tuple[Float[Tensor, "N h_k w_k d"], ...]:
+        sums = self._running_sums(tokens.grids[: tokens.layout.num_scales - 1], tokens.layout)
+        return tuple(
+            resample(summed_NdHW, scale).permute(0, 2, 3, 1)
+            for summed_NdHW, scale in zip(sums, tokens.layout.scales[1:], strict=True)
+        )
+
+    def _summed(self, grids: tuple[Bool[Tensor, "N h w d"], ...], layout: ImageLayout) -> Float[Tensor, "N d H W"]:
+        if not grids:
+            raise ValueError("tokens without any grid are no picture; at least the first scale must be given")
+        *_, summed_NdHW = self._running_sums(grids, layout)
+        return summed_NdHW
+
+    @staticmethod
+    def _running_sums(
+        grids: tuple[Bool[Tensor, "N h w d"], ...], layout: ImageLayout
+    ) -> Iterator[Float[Tensor, "N d H W"]]:
+        """The sum of codes at the final grid after each scale."""
+        summed_NdHW: Tensor | float = 0.0
+        for bits_Nhwd in grids:
+            summed_NdHW = summed_NdHW + resample(bits_to_codes(bits_Nhwd).permute(0, 3, 1, 2), layout.final_scale)
+            yield summed_NdHW

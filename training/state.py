@@ -1,0 +1,90 @@
+"""What a run must remember to continue exactly: weights, optimiser, averaged weights, step and random states."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+
+class AveragedWeights:
+    """Float32 copies of the trained parameters, moved towards them after each step; young averages forget faster."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {
+            name: parameter.detach().float().clone()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, parameter in model.named_parameters():
+            if name in self.values:
+                self.values[name].lerp_(parameter.detach().float(), 1 - decay)
+
+    @contextlib.contextmanager
+    def applied_to(self, model: nn.Module) -> Iterator[None]:
+        """The model with averaged weights inside the block, its own afterwards."""
+        own = {name: parameter.detach().clone() for name, parameter in model.named_parameters() if name in self.values}
+        load_parameters(model, self.values)
+        try:
+            yield
+        finally:
+            load_parameters(model, own)
+
+
+@torch.no_grad()
+def load_parameters(model: nn.Module, values: dict[str, Tensor]) -> None:
+    """Copies named values into the parameters of that name; other parameters keep theirs."""
+    for name, parameter in model.named_parameters():
+        if name in values:
+            parameter.copy_(values[name])
+
+
+def save_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: AveragedWeights | None, step: int
+) -> None:
+    """Everything needed to continue, written beside `path` and then renamed: a crash leaves the old state whole."""
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "ema": None if ema is None else ema.values,
+        "step": step,
+        "torch_rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy_rng": np.random.get_state(),
+        "python_rng": random.getstate(),
+    }
+    beside = path.with_suffix(".tmp")
+    torch.save(state, beside)
+    os.replace(beside, path)
+
+
+def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: AveragedWeights | None) -> int:
+    """The step to continue at: 0 when there is no state yet."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=False)  # our own file: it holds RNG states of numpy
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if ema is not None and state["ema"] is not None:
+        ema.values = {name: value.to(ema.values[name].device) for name, value in state["ema"].items()}
+    torch.set_rng_state(state["torch_rng"])
+    if state["cuda_rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    np.random.set_state(state["numpy_rng"])
+    random.setstate(state["python_rng"])
+    logger.info("continuing at step %d from %s", state["step"], path.name)
+    return state["step"]

@@ -32,7 +32,6 @@ check: $(VENV)/.installed-dev ## Format, lint, types and docstrings; changes not
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pydoclint vargpt
 
 format: $(VENV)/.installed-dev ## Rewrite the code the way `make check` wants it
 	$(BIN)/ruff format .

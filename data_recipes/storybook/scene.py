@@ -1,8 +1,8 @@
 """A scene: what is on one page of the storybook, fully described by a few names.
 
 A scene is a background, a style and one to three groups of equal things, each group at its own place. Everything that
-can be seen follows from these names alone (there is no hidden randomness), so that a caption can determine a picture and
-a picture can be judged against a caption. `layout.py` says where the things stand and which scenes are possible.
+can be seen follows from these names alone (there is no hidden randomness), so that a caption can determine a picture
+and a picture can be judged against a caption. `layout.py` says where the things stand and which scenes are possible.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ class ObjectKind:
     synonyms: tuple[str, ...] = ()
     glyph: str | None = None  # the emoji it is drawn from; None for plain shapes, which are drawn by code
     recolourable: bool = False  # shapes and hue-shiftable things, which may carry any of COLOURS
-    colour: str | None = None  # the colour word of its usual look, where one word fits ("red" for an apple)
+    # The colour word of its usual look, where one word fits ("red" for an apple). A recolourable kind without an
+    # explicit colour is drawn in exactly this one, so that "a car" and "a red car" are the same picture.
+    colour: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,5 +90,5 @@ STYLES: dict[str, Look] = _looks(
     sepia=("in sepia", "as an old sepia photo", "in sepia tones"),
     black_and_white=("in black and white", "as a black and white picture", "in shades of grey"),
     watercolour=("as a watercolour", "in watercolour style", "painted in watercolour"),
-    negative=("as a negative", "in negative colours", "with inverted colours"),
+    pencil_sketch=("as a pencil sketch", "drawn in pencil", "as a crayon sketch"),
 )

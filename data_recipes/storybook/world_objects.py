@@ -1,7 +1,7 @@
 """The table of all things of the storybook world, one line each, grouped by category.
 
 A line is `name | plural | glyph | colour | synonyms`. The plural is left out where it is the name plus "s"; `colour` is
-the word of the usual look, if one word fits; a `*` after it marks a thing that can be drawn in every colour of the world.
+the word of the usual look, if one word fits; a `*` after it marks a thing that can be drawn in any of the colours.
 Things without a glyph are drawn by code (`shapes.py`). A glyph is a single code point, without variation selector.
 """
 
@@ -190,15 +190,15 @@ TABLE: dict[str, str] = {
         drop || 💧 | blue* | water drop, raindrop
     """,
     "shape": """
-        circle ||| * | disc, round shape
-        square ||| *
-        triangle ||| *
-        star ||| * | five-pointed star
-        heart ||| * | love heart
-        diamond ||| * | rhombus
-        hexagon ||| *
-        cross | crosses || * | plus sign, plus
-        ring ||| * | hoop
-        arrow ||| * | arrow pointing right
+        circle ||| red* | disc, round shape
+        square ||| blue*
+        triangle ||| green*
+        star ||| yellow* | five-pointed star
+        heart ||| red* | love heart
+        diamond ||| purple* | rhombus
+        hexagon ||| orange*
+        cross | crosses || red* | plus sign, plus
+        ring ||| yellow* | hoop
+        arrow ||| blue* | arrow pointing right
     """,
 }

@@ -27,6 +27,8 @@ def check_image_sampling(sampling: ImageSampling) -> None:
     """Raises ValueError for settings that no scale could use."""
     for name in ("guidance_scale", "image_guidance_scale", "temperature", "top_k", "top_p"):
         value = getattr(sampling, name)
+        if value is None:
+            continue
         values = [value] if isinstance(value, int | float) else list(value)
         if not values:
             raise ValueError(f"{name} is an empty list; give a number, or one number per scale")

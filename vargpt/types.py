@@ -13,9 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import torch
+from torch import Tensor
+
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
 Role = Literal["system", "user", "assistant"]
 Route = Literal["auto", "text", "image"]
@@ -87,6 +89,20 @@ class ImageTokens:
     def is_complete(self) -> bool:
         return len(self.grids) == self.layout.num_scales and self.known is None
 
+    @classmethod
+    def from_flat(cls, layout: ImageLayout, flat: Tensor) -> ImageTokens:
+        """The inverse of `flat`: cuts "N L ..." into grids "N h w ..."; a shorter L must end with a scale."""
+        if flat.shape[1] not in layout.offsets[1:]:
+            raise ValueError(f"{flat.shape[1]} tokens end inside a scale of {layout.scales}")
+        num_scales = layout.offsets.index(flat.shape[1])
+        sizes = [h * w for h, w in layout.scales[:num_scales]]
+        parts = zip(flat.split(sizes, dim=1), layout.scales, strict=False)
+        return cls(layout, tuple(part.reshape(flat.shape[0], h, w, *flat.shape[2:]) for part, (h, w) in parts))
+
+    def flat(self) -> Tensor:
+        """All grids concatenated coarse to fine, row-major: "N L ..."."""
+        return torch.cat([grid.flatten(1, 2) for grid in self.grids], dim=1)
+
     def prefix(self, num_scales: int) -> ImageTokens:
         """The first `num_scales` grids of the same layout: the preview after that many scales."""
         return replace(self, grids=self.grids[:num_scales])
@@ -114,6 +130,9 @@ class TokenCodec(Protocol):
 
     def next_input(self, tokens: ImageTokens, k: int) -> Tensor:
         """The continuous input "N h_k w_k code_dim" of scale k >= 1, from the grids of scales 0 .. k-1."""
+
+    def scale_inputs(self, tokens: ImageTokens) -> tuple[Tensor, ...]:
+        """`next_input` of every scale from 1 to the last one at once."""
 
 
 @dataclass(frozen=True)
@@ -211,11 +230,12 @@ class ImageSampling:
     """How image tokens are chosen: a number for all scales, or one per scale (the last one is repeated).
 
     `guidance_scale=1` runs the conditional branch alone. `image_guidance_scale` is used only when an image is edited:
-    it weighs the source image (full minus null), `guidance_scale` the instruction (full minus image only).
+    it weighs the source image (image only minus null), `guidance_scale` then weighs the instruction (full minus image
+    only), at the price of a third branch; None weighs both alike with two branches.
     """
 
     guidance_scale: float | tuple[float, ...] = 2.0
-    image_guidance_scale: float | tuple[float, ...] = 1.0
+    image_guidance_scale: float | tuple[float, ...] | None = None
     temperature: float | tuple[float, ...] = 0.5
     top_k: int | tuple[int, ...] = 0
     top_p: float | tuple[float, ...] = 1.0

@@ -1,0 +1,232 @@
+"""Inference over one growing conversation: read more tokens, or draw a picture at its end.
+
+In: token ids (and patches of pictures). Out: next-token logits in a `ConversationState`, and `ImageProgress` while a
+picture forms. Several rows go together; padding may stand anywhere, since every position has its own mask. The slots of
+a drawn picture never enter the state: they live in a cache of their own that is dropped when the picture is finished.
+
+Shape legend: B rows, T tokens so far, t new tokens, l slots of one scale, G guidance branches, D widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from vargpt.backbone.merge import Condition, branch_keys, continued_mask, merged_grids, rope_positions
+from vargpt.sampling import check_image_sampling
+from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens
+
+if TYPE_CHECKING:
+    from vargpt.model import VARGPT
+
+
+@dataclass
+class ConversationState:
+    """All that is remembered of B conversations. `logits` are those after each row's last real token."""
+
+    cache: DynamicCache
+    mask: Bool[Tensor, "B T"]  # False at padding
+    vision: Bool[Tensor, "B T"]  # True at picture placeholders
+    hidden: Float[Tensor, "B T D"]
+    position: Int[Tensor, " B"]  # the next free position
+    logits: Float[Tensor, "B V"]
+    source: Float[Tensor, "B h w d"] | None = None  # latents of the last picture of each row
+    source_mask: Bool[Tensor, " B"] | None = None  # which rows have one
+
+    @property
+    def length(self) -> int:
+        return self.mask.shape[1]
+
+    def select(self, rows: Sequence[int]) -> ConversationState:
+        """A copy with these rows, in this order; a row may be repeated."""
+        index = torch.tensor(list(rows), device=self.mask.device)
+        return ConversationState(
+            cache=select_cache(self.cache, index),
+            mask=self.mask[index],
+            vision=self.vision[index],
+            hidden=self.hidden[index],
+            position=self.position[index],
+            logits=self.logits[index],
+            source=None if self.source is None else self.source[index],
+            source_mask=None if self.source_mask is None else self.source_mask[index],
+        )
+
+
+def select_cache(cache: DynamicCache, index: Int[Tensor, " R"]) -> DynamicCache:
+    """A new cache with these rows; the old one stays as it is."""
+    selected = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        selected.update(layer.keys[index], layer.values[index], number)
+    return selected
+
+
+class DrawingMixin:
+    """The inference half of `VARGPT`."""
+
+    @torch.no_grad()
+    def extend(
+        self: VARGPT,
+        state: ConversationState | None,
+        input_ids: Int[Tensor, "B t"],
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        image_latents: Float[Tensor, "I h w d"] | None = None,
+    ) -> ConversationState:
+        """Feeds tokens to the conversation (a new one if `state` is None) and returns the state after them.
+
+        A row whose new tokens are all padding keeps its logits. `state` itself must not be used again: its cache grows.
+
+        Raises:
+            ValueError: slots are fed (pictures are drawn by `draw`), or placeholders and pictures do not fit.
+        """
+        device = input_ids.device
+        if bool((input_ids == self.placeholders.slot).any()):
+            raise ValueError("image slots cannot be read as text; draw pictures with `draw`")
+        valid = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        rows = input_ids.shape[0]
+        cached = torch.zeros(rows, 0, dtype=torch.bool, device=device) if state is None else state.mask
+        grids = [] if image_grid_thw is None else merged_grids(image_grid_thw, self.vision.spatial_merge_size)
+        first = None if state is None else state.position
+        positions, following = rope_positions(input_ids, valid, self.placeholders, grids, first)
+        cache = DynamicCache() if state is None else state.cache
+        hidden = self.language_model(
+            inputs_embeds=self.embed(input_ids, pixel_values, image_grid_thw),
+            attention_mask={"full_attention": continued_mask(cached, valid)},
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        last = torch.where(valid, torch.arange(valid.shape[1], device=device), -1).amax(1)
+        logits = self.lm_head(hidden[torch.arange(rows, device=device), last.clamp(min=0)]).float()
+        if state is not None:
+            logits = torch.where((last >= 0)[:, None], logits, state.logits)
+        vision = input_ids == self.placeholders.image
+        source, source_mask = self._last_source(state, vision, grids, image_latents)
+        return ConversationState(
+            cache=cache,
+            mask=torch.cat((cached, valid), dim=1),
+            vision=vision if state is None else torch.cat((state.vision, vision), dim=1),
+            hidden=hidden if state is None else torch.cat((state.hidden, hidden), dim=1),
+            position=following,
+            logits=logits,
+            source=source,
+            source_mask=source_mask,
+        )
+
+    def _last_source(
+        self: VARGPT,
+        state: ConversationState | None,
+        vision: Bool[Tensor, "B t"],
+        grids: list[tuple[int, int, int]],
+        image_latents: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The latents of the last picture of each row: a new one, or the one remembered."""
+        old = (None, None) if state is None else (state.source, state.source_mask)
+        if image_latents is None or not grids:
+            return old
+        counts, remaining = [], list(grids)  # pictures per row, from the number of placeholders
+        for placeholders in vision.sum(1).tolist():
+            count = 0
+            while placeholders > 0:
+                t, h, w = remaining.pop(0)
+                placeholders -= t * h * w
+                count += 1
+            counts.append(count)
+        source = image_latents.new_zeros(len(counts), *image_latents.shape[1:])
+        mask = torch.zeros(len(counts), dtype=torch.bool, device=vision.device)
+        if old[0] is not None and old[1] is not None and old[0].shape[1:] == source.shape[1:]:
+            source, mask = old[0].clone(), old[1].clone()
+        total = 0
+        for row, count in enumerate(counts):
+            total += count
+            if count:
+                source[row], mask[row] = image_latents[total - 1], True
+        return source, mask
+
+    def branches(self: VARGPT, state: ConversationState, sampling: ImageSampling) -> list[Condition]:
+        """Full alone without guidance; full and null; with a source and its own scale, image only between them."""
+        scales = sampling.guidance_scale
+        unguided = scales == 1 if isinstance(scales, int | float) else all(scale == 1 for scale in scales)
+        if sampling.image_guidance_scale is not None and bool(state.vision.any()):
+            return [Condition.FULL, Condition.IMAGE_ONLY, Condition.NULL]
+        return [Condition.FULL] if unguided else [Condition.FULL, Condition.NULL]
+
+    @torch.no_grad()
+    def draw(
+        self: VARGPT,
+        state: ConversationState,
+        layout: ImageLayout,
+        sampling: ImageSampling,
+        rngs: Sequence[torch.Generator],
+        given: ImageTokens | None = None,
+    ) -> Iterator[ImageProgress]:
+        """Draws one picture per row of `state`, whose rows all end with `<|image_gen_start|>`; `state` stays as it is.
+
+        Args:
+            state: the conversations, each right after its image start token.
+            layout: size and scales, from `config.layout`.
+            sampling: guidance, temperature and so on.
+            rngs: one generator per row.
+            given: coarse scales to keep.
+
+        Raises:
+            ValueError: as many generators as rows are needed; sampling settings out of range.
+        """
+        check_image_sampling(sampling)
+        if len(rngs) != state.mask.shape[0]:
+            raise ValueError(f"{state.mask.shape[0]} pictures need as many random generators, got {len(rngs)}")
+        conditions = self.branches(state, sampling)
+        states = self.projector_out(state.hidden)
+        before_start = state.mask.clone()
+        last = torch.where(state.mask, torch.arange(state.length, device=state.mask.device), -1).amax(1)
+        before_start[torch.arange(len(rngs)), last] = False
+        branches = tuple(self._branch(state, states, before_start, condition) for condition in conditions)
+        keys = torch.cat([branch_keys(state.mask, state.vision, condition) for condition in conditions])
+        context = ImageContext(branches, step=self._slot_step(state, keys, len(conditions)))
+        yield from self.generator.generate(context, layout, sampling, rngs, self.image_tokenizer, given)
+
+    def _branch(
+        self: VARGPT, state: ConversationState, states: Tensor, before_start: Tensor, condition: Condition
+    ) -> Branch:
+        mask = branch_keys(before_start, state.vision, condition)
+        has_source = condition in (Condition.FULL, Condition.IMAGE_ONLY) and state.source is not None
+        source, source_mask = (state.source, state.source_mask) if has_source else (None, None)
+        memory = None if condition == Condition.NULL else states
+        return Branch(memory, None if memory is None else mask, source, source_mask, condition.name.lower())
+
+    def _slot_step(
+        self: VARGPT, state: ConversationState, keys: Bool[Tensor, "GB T"], num_branches: int
+    ) -> Callable[[Tensor, int], Tensor]:
+        """One scale through the language model: causal among slots, over what each branch may see of the prefix."""
+        rows = state.mask.shape[0]
+        index = torch.arange(rows, device=state.mask.device).repeat(num_branches)
+        cache, position = select_cache(state.cache, index), state.position[index]
+        done = 0
+
+        def step(inputs_GNlC: Tensor, k: int) -> Tensor:
+            nonlocal done
+            inputs = self.projector_in(inputs_GNlC.flatten(0, 1))
+            length = inputs.shape[1]
+            new = torch.ones(len(index), length, dtype=torch.bool, device=inputs.device)
+            earlier = torch.ones(len(index), done, dtype=torch.bool, device=inputs.device)
+            mask = continued_mask(torch.cat((keys, earlier), dim=1), new)
+            positions = position[:, None] + done + torch.arange(length, device=inputs.device)
+            hidden = self.language_model(
+                inputs_embeds=inputs,
+                attention_mask={"full_attention": mask},
+                position_ids=positions.expand(3, -1, -1),
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
+            done += length
+            return rearrange(self.projector_out(hidden), "(G N) l M -> G N l M", G=num_branches)
+
+        return step

@@ -1,0 +1,44 @@
+"""The seam of everything that turns a context into image tokens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vargpt.types import ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens, TokenCodec
+
+
+class ImageGenerator(nn.Module, ABC):
+    """Draws image tokens. It never sees an LLM or a tokenizer: both come in as plain calls (`ImageContext.step`, codec)."""
+
+    @abstractmethod
+    def slot_inputs(self, tokens: ImageTokens, codec: TokenCodec) -> Float[Tensor, "N L C"]:
+        """What is fed at every image slot, in the generator's width, when `tokens` are known (teacher forcing)."""
+
+    @abstractmethod
+    def log_probs(
+        self, context: ImageContext, tokens: ImageTokens, codec: TokenCodec, targets: ImageTokens | None = None
+    ) -> Float[Tensor, "N L"]:
+        """Log-probability of every token of `targets` (default: `tokens`), summed over its bits, in nats."""
+
+    @abstractmethod
+    def loss(
+        self, context: ImageContext, tokens: ImageTokens, codec: TokenCodec, targets: ImageTokens | None = None
+    ) -> Float[Tensor, "N K"]:
+        """Mean loss per image and scale, in nats per decision (bit, code or channel)."""
+
+    @abstractmethod
+    def generate(
+        self,
+        context: ImageContext,
+        layout: ImageLayout,
+        sampling: ImageSampling,
+        rngs: Sequence[torch.Generator],
+        codec: TokenCodec,
+        given: ImageTokens | None = None,
+    ) -> Iterator[ImageProgress]:
+        """Draws one image per generator in `rngs`, yielding after every step; `given` scales are kept as they are."""

@@ -1,0 +1,141 @@
+"""The transformer block that draws: self-attention with 2-D rotary positions, cross-attention to the memory, MLP, AdaLN.
+
+In: image tokens and a memory of conditions. Out: image tokens of the same shape. After VAR (arXiv 2404.02905) and
+Infinity (arXiv 2412.04431): shared AdaLN, QK l2-normalisation with a learned temperature per head, rotary pairs split
+between height and width.
+
+Shape legend: N rows (guidance branches folded in), L tokens, S memory positions, H heads, E channels per head, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+Rotary = tuple[Tensor, Tensor]  # cos, sin, each "L E/2"
+
+
+def rotary_2d(positions: Float[Tensor, "L 2"], head_dim: int, base: float) -> Rotary:
+    """cos and sin of axial rotary positions: the first half of the pairs turns with y, the second with x."""
+    if head_dim % 4:
+        raise ValueError(f"2-D rotary positions need a head width divisible by 4, got {head_dim}")
+    pairs = head_dim // 4
+    frequencies = base ** (-torch.arange(pairs, device=positions.device, dtype=torch.float32) / pairs)
+    angles = rearrange(positions.float()[..., None] * frequencies, "L yx pair -> L (yx pair)")
+    return angles.cos(), angles.sin()
+
+
+def rotate(x_NHLE: Float[Tensor, "N H L E"], rotary: Rotary) -> Float[Tensor, "N H L E"]:
+    """Turns interleaved channel pairs by the angles of their position."""
+    cos, sin = (part.to(x_NHLE.dtype) for part in rotary)
+    even, odd = x_NHLE[..., 0::2], x_NHLE[..., 1::2]
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+
+
+@dataclass
+class LayerCache:
+    """Keys and values of one layer while an image is drawn: its own earlier scales, and the memory's, computed once."""
+
+    key: Tensor | None = None
+    value: Tensor | None = None
+    memory_key: Tensor | None = None
+    memory_value: Tensor | None = None
+
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        self.key = key if self.key is None else torch.cat((self.key, key), dim=2)
+        self.value = value if self.value is None else torch.cat((self.value, value), dim=2)
+        return self.key, self.value
+
+
+@dataclass
+class DrawCache:
+    """One `LayerCache` per layer."""
+
+    layers: list[LayerCache] = field(default_factory=list)
+
+
+class SelfAttention(nn.Module):
+    """Attention among image tokens; q and k are l2-normalised, with one learned temperature per head."""
+
+    MAX_LOG_SCALE = math.log(100.0)
+
+    def __init__(self, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.proj = nn.Linear(hidden_size, hidden_size)
+        self.log_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(4.0)))
+
+    def forward(self, x: Tensor, rotary: Rotary, mask: Bool[Tensor, "L S"] | None, cache: LayerCache | None) -> Tensor:
+        q, k, v = rearrange(self.qkv(x), "N L (three H E) -> three N H L E", three=3, H=self.num_heads)
+        scale = self.log_scale.clamp(max=self.MAX_LOG_SCALE).exp()
+        q = rotate(F.normalize(q, dim=-1) * scale.to(q.dtype), rotary)
+        k = rotate(F.normalize(k, dim=-1), rotary)
+        q, k = q.to(v.dtype), k.to(v.dtype)
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+        return self.proj(rearrange(out, "N H L E -> N L (H E)"))
+
+
+class CrossAttention(nn.Module):
+    """Attention from image tokens to the memory."""
+
+    def __init__(self, hidden_size: int, memory_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key_value = nn.Linear(memory_size, 2 * hidden_size)
+        self.proj = nn.Linear(hidden_size, hidden_size)
+
+    def memory_key_value(self, memory: Tensor, cache: LayerCache | None) -> tuple[Tensor, Tensor]:
+        if cache is not None and cache.memory_key is not None and cache.memory_value is not None:
+            return cache.memory_key, cache.memory_value
+        k, v = rearrange(self.key_value(memory), "N S (two H E) -> two N H S E", two=2, H=self.num_heads)
+        if cache is not None:
+            cache.memory_key, cache.memory_value = k, v
+        return k, v
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Bool[Tensor, "N 1 1 S"], cache: LayerCache | None) -> Tensor:
+        q = rearrange(self.query(x), "N L (H E) -> N H L E", H=self.num_heads)
+        k, v = self.memory_key_value(memory, cache)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj(rearrange(out, "N H L E -> N L (H E)"))
+
+
+class Block(nn.Module):
+    """One layer. AdaLN parameters = what all layers share (from the condition) + this layer's own offset."""
+
+    def __init__(self, hidden_size: int, memory_size: int, num_heads: int, mlp_ratio: float, eps: float) -> None:
+        super().__init__()
+        inner = round(hidden_size * mlp_ratio)
+        self.norm1 = nn.LayerNorm(hidden_size, eps=eps, elementwise_affine=False)
+        self.attention = SelfAttention(hidden_size, num_heads)
+        self.norm_cross = nn.LayerNorm(hidden_size, eps=eps)
+        self.cross_attention = CrossAttention(hidden_size, memory_size, num_heads)
+        self.norm2 = nn.LayerNorm(hidden_size, eps=eps, elementwise_affine=False)
+        self.mlp = nn.Sequential(nn.Linear(hidden_size, inner), nn.GELU("tanh"), nn.Linear(inner, hidden_size))
+        self.modulation = nn.Parameter(torch.randn(6, hidden_size) / hidden_size**0.5)
+
+    def forward(
+        self,
+        x: Float[Tensor, "N L D"],
+        shared_modulation: Float[Tensor, "N 6 D"],
+        memory: Float[Tensor, "N S M"],
+        memory_mask: Bool[Tensor, "N 1 1 S"],
+        rotary: Rotary,
+        mask: Bool[Tensor, "L K"] | None = None,
+        cache: LayerCache | None = None,
+    ) -> Float[Tensor, "N L D"]:
+        """`mask` is needed in training only: with a cache, the keys are exactly the scales that may be seen."""
+        modulation = (shared_modulation + self.modulation).to(x.dtype)
+        gate1, gate2, scale1, scale2, shift1, shift2 = (part[:, None] for part in modulation.unbind(1))
+        x = x + gate1 * self.attention(self.norm1(x) * (1 + scale1) + shift1, rotary, mask, cache)
+        x = x + self.cross_attention(self.norm_cross(x), memory, memory_mask, cache)
+        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)

@@ -1,0 +1,256 @@
+"""Messages to tensors: ChatML, placeholders for pictures, the loss mask; and pixels back to pictures.
+
+In: conversations (lists of `Message`). Out: token ids with placeholders, patches, grids and latents of the input pictures,
+labels for training. User text is encoded piece by piece with control tokens split, so that no text can inject them.
+
+    <|im_start|>user\\n  <|vision_start|>[image]*64<|vision_end|>text <|im_end|>\\n
+    <|im_start|>assistant\\n  text <|image_gen_start|> [slots] <|image_gen_end|><|vision_start|>[image]*64<|vision_end|> <|im_end|>\\n
+
+Slots exist in training only; a drawn picture of an earlier turn is read through the ViT like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoProcessor, ProcessorMixin
+
+from vargpt.config import VargptConfig
+from vargpt.processing.special_tokens import SpecialTokens
+from vargpt.types import ImagePart, Message, TextPart
+
+if TYPE_CHECKING:
+    from vargpt.model import VARGPT
+
+IGNORE_INDEX = -100
+PAPER = (255, 255, 255)
+
+
+class ContextFullError(ValueError):
+    """The conversation is longer than the model's context; drop the oldest pictures or start a new one."""
+
+
+@dataclass
+class EncodedConversation:
+    """One conversation as ids. `pictures` are the input pictures in order, `drawn` the pictures that have slots."""
+
+    input_ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    pictures: list[ImagePart] = field(default_factory=list)
+    drawn: list[ImagePart] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], learn: bool = False) -> None:
+        self.input_ids.extend(ids)
+        self.labels.extend(ids if learn else [IGNORE_INDEX] * len(ids))
+
+
+class VargptProcessor(ProcessorMixin):
+    """Tokenizer and image processor of one model.
+
+    Args:
+        image_processor: Qwen2-VL's (Pillow back end).
+        tokenizer: one with the control tokens of `SpecialTokens`.
+        chat_template: Jinja template (only for `apply_chat_template`; `encode` builds ids itself).
+        fixed_size: side in pixels of the square on which every input picture is fitted (nano), or None to keep sizes.
+        max_context: tokens a conversation may have, the reply included.
+    """
+
+    attributes = ["image_processor", "tokenizer"]
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        fixed_size: int | None = None,
+        max_context: int = 2048,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+        self.fixed_size = fixed_size
+        self.max_context = max_context
+        self.special = SpecialTokens.of(tokenizer)
+        self.image_token, self.image_token_id = "<|image_pad|>", self.special.image
+
+    # -- text ------------------------------------------------------------------------------------------------------
+
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of plain text; what looks like a control token is spelled out, never obeyed."""
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def _header(self, role: str) -> list[int]:
+        return [self.special.im_start, *self.text_ids(f"{role}\n")]
+
+    def conversation_ids(
+        self,
+        messages: Sequence[Message],
+        num_slots: int = 0,
+        reply: bool = False,
+        cut_last_picture: bool = False,
+    ) -> EncodedConversation:
+        """One conversation as ids and labels.
+
+        Args:
+            messages: in order; system messages may stand anywhere.
+            num_slots: tokens per drawn picture (training); 0 leaves the slots out (inference).
+            reply: end with the header of an assistant message, to be answered.
+            cut_last_picture: end a training row right after the slots of a closing drawn picture.
+        """
+        special, encoded = self.special, EncodedConversation()
+        for number, message in enumerate(messages):
+            encoded.add(self._header(message.role))
+            learn = message.role == "assistant"
+            for index, part in enumerate(message.parts):
+                if isinstance(part, TextPart):
+                    encoded.add(self.text_ids(part.text), learn)
+                    continue
+                if learn:
+                    encoded.add([special.gen_start], learn=True)
+                    encoded.add([special.gen_pad] * num_slots)
+                    encoded.drawn.append(part)
+                    closing = number == len(messages) - 1 and index == len(message.parts) - 1
+                    if cut_last_picture and closing:
+                        return encoded
+                    encoded.add([special.gen_end])
+                encoded.add([special.vision_start, *[special.image] * self.placeholders(part), special.vision_end])
+                encoded.pictures.append(part)
+            encoded.add([special.im_end], learn)
+            encoded.add(self.text_ids("\n"))
+        if reply:
+            encoded.add(self._header("assistant"))
+        return encoded
+
+    # -- pictures --------------------------------------------------------------------------------------------------
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """The picture as the ViT will see it: on a square of paper if the model has one size, else unchanged."""
+        if self.fixed_size is None:
+            return image
+        if image.size == (self.fixed_size, self.fixed_size):
+            return image.convert("RGB")
+        image = image.convert("RGB")
+        scale = self.fixed_size / max(image.size)
+        size = tuple(max(1, round(side * scale)) for side in image.size)
+        small = image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.LANCZOS)
+        page = Image.new("RGB", (self.fixed_size, self.fixed_size), PAPER)
+        page.paste(small, ((self.fixed_size - size[0]) // 2, (self.fixed_size - size[1]) // 2))
+        return page
+
+    def placeholders(self, part: ImagePart) -> int:
+        """How many merged patches, that is placeholders, a picture takes."""
+        unit = self.image_processor.patch_size * self.image_processor.merge_size
+        if self.fixed_size is not None:
+            return (self.fixed_size // unit) ** 2
+        grid = self.image_processor(images=[part.image], return_tensors="pt")["image_grid_thw"]
+        return int(grid.prod()) // self.image_processor.merge_size**2
+
+    def picture_tensors(self, parts: Sequence[ImagePart], model: VARGPT) -> dict[str, Tensor]:
+        """Patches, grids and (for edits) final-scale latents of input pictures, on the model's device."""
+        if not parts:
+            return {}
+        images = [self.fit(part.image) for part in parts]
+        features = self.image_processor(images=images, return_tensors="pt")
+        tensors = {name: features[name].to(model.device) for name in ("pixel_values", "image_grid_thw")}
+        if model.config.generator_config.source_memory:
+            tensors["image_latents"] = torch.cat([self._latents(part, model) for part in parts])
+        return tensors
+
+    @torch.no_grad()
+    def _latents(self, part: ImagePart, model: VARGPT) -> Tensor:
+        layout = model.config.layout()
+        tokenizer = model.image_tokenizer
+        if part.tokens is not None and part.tokens.layout == layout and part.tokens.is_complete:
+            return tokenizer.latents(part.tokens.to(model.device))
+        image = self.fit(part.image).resize((layout.width, layout.height), Image.Resampling.LANCZOS)
+        return tokenizer.latents(tokenizer.encode(to_pixels([image]).to(model.device), layout))
+
+    def to_pil(self, pixel_values: Tensor) -> list[Image.Image]:
+        """Pixels "N 3 H W" in [-1, 1] as pictures. Inverse: `to_pixels`."""
+        values = ((pixel_values.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+        return [Image.fromarray(image) for image in values.cpu().numpy()]
+
+    # -- whole batches ---------------------------------------------------------------------------------------------
+
+    def encode(self, conversations: Sequence[Sequence[Message]], model: VARGPT) -> dict[str, Tensor]:
+        """Conversations waiting for a reply, left-padded, as keyword arguments of `model.extend(None, ...)`.
+
+        Raises:
+            ContextFullError: a conversation leaves no room for a reply.
+            ValueError: a conversation does not end with something said by a user.
+        """
+        for messages in conversations:
+            self._check(messages)
+        encoded = [self.conversation_ids(messages, reply=True) for messages in conversations]
+        longest = max(len(one.input_ids) for one in encoded)
+        if longest >= self.max_context:
+            raise ContextFullError(
+                f"the conversation takes {longest} tokens and the model reads at most {self.max_context}, reply "
+                "included; drop its oldest pictures or turns, or start a new conversation"
+            )
+        batch = pad([one.input_ids for one in encoded], self.special.end_of_text, left=True)
+        mask = pad([[1] * len(one.input_ids) for one in encoded], 0, left=True).bool()
+        tensors = {"input_ids": batch.to(model.device), "attention_mask": mask.to(model.device)}
+        return tensors | self.picture_tensors([part for one in encoded for part in one.pictures], model)
+
+    @staticmethod
+    def _check(messages: Sequence[Message]) -> None:
+        if not messages or messages[-1].role != "user":
+            raise ValueError("a conversation to be answered ends with a user message")
+        last = messages[-1]
+        if not last.text.strip() and not last.images:
+            raise ValueError("the message is empty; write something or attach a picture")
+
+    def encode_drawn(self, parts: Sequence[ImagePart | None], model: VARGPT) -> dict[str, Tensor]:
+        """What follows a drawn picture, row by row, for `model.extend(state, ...)`; None = nothing for this row."""
+        special = self.special
+        rows = [
+            []
+            if part is None
+            else [
+                special.gen_end,
+                special.vision_start,
+                *[special.image] * self.placeholders(part),
+                special.vision_end,
+            ]
+            for part in parts
+        ]
+        tensors = {
+            "input_ids": pad(rows, special.end_of_text).to(model.device),
+            "attention_mask": pad([[1] * len(row) for row in rows], 0).bool().to(model.device),
+        }
+        return tensors | self.picture_tensors([part for part in parts if part is not None], model)
+
+    def check_model(self, config: VargptConfig) -> None:
+        """Raises ValueError where the tokenizer's control tokens are not the ones the model was built with."""
+        pairs = {
+            "image": config.image_token_id,
+            "gen_start": config.image_gen_start_token_id,
+            "gen_end": config.image_gen_end_token_id,
+            "gen_pad": config.image_gen_pad_token_id,
+        }
+        wrong = {name: (getattr(self.special, name), value) for name, value in pairs.items()}
+        wrong = {name: ids for name, ids in wrong.items() if ids[0] != ids[1]}
+        if wrong:
+            raise ValueError(f"tokenizer and model disagree on control tokens (tokenizer, model): {wrong}")
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
+    """Rows of ids as one long tensor "B T"."""
+    length = max((len(row) for row in rows), default=0)
+    padded = [[value] * (length - len(row)) + list(row) if left else [*row, *[value] * (length - len(row))] for row in rows]
+    return torch.tensor(padded, dtype=torch.long).reshape(len(rows), length)
+
+
+def to_pixels(images: Sequence[Image.Image]) -> Tensor:
+    """Equal-sized pictures as pixels "N 3 H W" in [-1, 1]. Inverse: `VargptProcessor.to_pil`."""
+    array = np.stack([np.asarray(image.convert("RGB")) for image in images])
+    return torch.from_numpy(array.copy()).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+AutoProcessor.register(VargptConfig, VargptProcessor)

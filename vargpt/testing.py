@@ -1,0 +1,116 @@
+"""Tiny models with random weights: complete, quick, and the same on every machine. Shipped, used by every test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from vargpt.config import VargptConfig
+from vargpt.model import VARGPT
+from vargpt.processing import SpecialTokens, VargptProcessor, train_text_tokenizer
+
+TEXTS = (
+    "draw a fox next to a pine tree at night",
+    "how many animals are there? There are two animals.",
+    "replace the fox with a cat, please",
+    "A small red car on the left and a pine tree on the right.",
+)
+TINY_SCHEDULES = {
+    "16x16": [[1, 1], [2, 2]],
+    "32x32": [[1, 1], [2, 2], [4, 4]],
+    "16x32": [[1, 1], [1, 2], [2, 4]],
+}
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE of 300 tokens."""
+    return train_text_tokenizer(TEXTS * 4, vocab_size=300)
+
+
+def tiny_config(special: SpecialTokens | None = None, **overrides: Any) -> VargptConfig:
+    """All organs at the smallest useful size: pictures of 16x16, 32x32 (default) or 16x32 pixels, 8 bits a token."""
+    special = special or SpecialTokens.of(tiny_tokenizer())
+    fields: dict[str, Any] = {
+        "text_config": {
+            "vocab_size": 300,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 2048,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+        },
+        "vision_config": {
+            "depth": 2,
+            "embed_dim": 16,
+            "hidden_size": 32,
+            "mlp_ratio": 2,
+            "num_heads": 2,
+            "patch_size": 4,
+            "spatial_merge_size": 2,
+        },
+        "image_tokenizer_config": {
+            "num_bits": 8,
+            "base_channels": 8,
+            "channel_multipliers": [1, 1, 2, 2],
+            "norm_groups": 4,
+        },
+        "generator_config": {
+            "hidden_size": 32,
+            "num_layers": 2,
+            "num_heads": 4,
+            "mlp_ratio": 2.0,
+            "code_dim": 8,
+            "num_bits": 8,
+            "memory_size": 24,
+        },
+        "scale_schedules": {name: list(schedule) for name, schedule in TINY_SCHEDULES.items()},
+        "default_size": "32x32",
+        **special_token_fields(special),
+    }
+    return VargptConfig(**(fields | overrides))
+
+
+def special_token_fields(special: SpecialTokens) -> dict[str, int]:
+    """The config fields that name control tokens."""
+    return {
+        "vision_start_token_id": special.vision_start,
+        "vision_end_token_id": special.vision_end,
+        "image_token_id": special.image,
+        "image_gen_start_token_id": special.gen_start,
+        "image_gen_end_token_id": special.gen_end,
+        "image_gen_pad_token_id": special.gen_pad,
+        "bos_token_id": special.end_of_text,
+        "eos_token_id": special.im_end,
+        "pad_token_id": special.end_of_text,
+    }
+
+
+def tiny_model(seed: int = 0, **overrides: Any) -> VARGPT:
+    """Random weights, evaluation mode; equal seeds give equal weights. The global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = VARGPT(tiny_config(**overrides))
+        for parameter in model.parameters():  # biases and gates too: nothing may hide behind a zero
+            parameter.data += torch.randn_like(parameter) * 0.05
+    return model.eval()
+
+
+def tiny_processor(max_context: int = 1024) -> VargptProcessor:
+    """Fits `tiny_model`: every input picture is seen on a square of 32 pixels."""
+    return VargptProcessor(square_image_processor(32), tiny_tokenizer(), fixed_size=32, max_context=max_context)
+
+
+def square_image_processor(side: int, patch_size: int = 4) -> Qwen2VLImageProcessorPil:
+    """Qwen2-VL's image processor for squares of one size; its normalisation maps pixels to [-1, 1]."""
+    return Qwen2VLImageProcessorPil(
+        patch_size=patch_size,
+        merge_size=2,
+        size={"shortest_edge": side * side, "longest_edge": side * side},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )

@@ -90,10 +90,10 @@ class VargptConfig(PreTrainedConfig):
         "generator_config": VargptGeneratorConfig,
     }
 
-    text_config: dict[str, Any] | PreTrainedConfig | None = None
-    vision_config: dict[str, Any] | PreTrainedConfig | None = None
-    image_tokenizer_config: dict[str, Any] | PreTrainedConfig | None = None
-    generator_config: dict[str, Any] | PreTrainedConfig | None = None
+    text_config: Any = None
+    vision_config: Any = None
+    image_tokenizer_config: Any = None
+    generator_config: Any = None
 
     vision_start_token_id: int = 151652
     vision_end_token_id: int = 151653

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -117,6 +117,7 @@ class ImageTokens:
         return replace(self, grids=tuple(grid.to(device) for grid in self.grids), known=known)
 
 
+@runtime_checkable
 class TokenCodec(Protocol):
     """What a generator may ask of a tokenizer without importing it."""
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cache
 
 from data_recipes.storybook.scene import MAX_COUNT, PLACES, Group, Scene
-from data_recipes.storybook.wording import COUNT_WORDS, PLACE_PHRASES, adjectives, be, capitalised, listing, looks, noun
+from data_recipes.storybook.wording import COUNT_WORDS, PLACE_PHRASES, be, capitalised, listing, looks, noun
 from data_recipes.storybook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES
 
 

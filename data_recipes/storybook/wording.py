@@ -29,7 +29,8 @@ USER_PLACES = {
     "left": ("on the left", "on the left side", "at the left", "to the left", "on the left hand side"),
     "center": ("in the center", "in the middle", "in the centre", "at the center", "right in the middle"),
     "right": ("on the right", "on the right side", "at the right", "to the right", "on the right hand side"),
-    "bottom left": ("at the bottom left", "in the bottom left corner", "in the bottom left", "in the lower left corner"),
+    "bottom left": ("at the bottom left", "in the bottom left corner", "in the bottom left",
+                    "in the lower left corner"),
     "bottom": ("at the bottom", "down at the bottom", "at the bottom of the page", "at the very bottom"),
     "bottom right": (
         "at the bottom right",
@@ -53,11 +54,21 @@ def article(word: str) -> str:
 @cache
 def pluralise(word: str) -> str:
     """A regular English plural, for synonyms; kinds carry their own plural."""
+    if " of " in word:
+        head, rest = word.split(" of ", 1)
+        return f"{pluralise(head)} of {rest}"
+    if sounds_plural(word):
+        return word
     if word.endswith(("s", "x", "ch", "sh")):
         return word + "es"
     if word.endswith("y") and word[-2:-1] not in "aeiou":
         return word[:-1] + "ies"
     return word + "s"
+
+
+def sounds_plural(word: str) -> bool:
+    """ "jeans", "grapes": a word that takes no "a"."""
+    return word.endswith("s") and not word.endswith(("ss", "us", "is")) and " of " not in word
 
 
 def noun(kind: str, count: int) -> str:
@@ -85,7 +96,7 @@ def with_count(count: int, words: str) -> str:
 def adjectives(group: Group) -> str:
     """Size and colour before the noun, with a space after; empty for a medium thing in its natural colour."""
     size = "" if group.size == "medium" else group.size + " "
-    return size + (group.colour + " " if group.colour else "")
+    return size + (f"{group.colour} " if group.colour else "")
 
 
 def looks(group: Group) -> str:
@@ -103,8 +114,8 @@ def definite(scene: Scene, group: Group) -> str:
 def user_definite(rng: random.Random, scene: Scene, group: Group) -> str:
     """How people refer to a group: mostly `definite`, at times with the colour or by a synonym."""
     twins = sum(other.kind == group.kind for other in scene.groups) > 1
-    say_colour = group.colour and (twins or rng.random() < 0.25)
-    return f"the {group.colour + ' ' if say_colour else ''}{user_noun(rng, group.kind, group.count)}"
+    colour = f"{group.colour} " if group.colour and (twins or rng.random() < 0.25) else ""
+    return f"the {colour}{user_noun(rng, group.kind, group.count)}"
 
 
 def visible_colour(group: Group) -> str | None:
@@ -139,6 +150,8 @@ def rough(rng: random.Random, text: str) -> str:
         end = "?" if roll < 0.7 else ""
     else:
         end = "." if roll < 0.35 else "!" if roll < 0.4 else ""
+    if "colour" in body and rng.random() < 0.3:
+        body = body.replace("colour", "color")
     if rng.random() < 0.03:
         body = with_typo(rng, body)
     return body + end

@@ -1,0 +1,152 @@
+"""The endless mixed stream that nano learns from: sample `i` is the same conversation on every machine.
+
+Before it draws, the assistant always says the canonical caption; the picture follows from those words alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from data_recipes.storybook.captions import canonical, long, short
+from data_recipes.storybook.dialogues import make_dialogue
+from data_recipes.storybook.edits import sample_edit
+from data_recipes.storybook.questions import ask, describe
+from data_recipes.storybook.render import render
+from data_recipes.storybook.requests import open_request, phrase
+from data_recipes.storybook.scene import Scene
+from data_recipes.storybook.splits import Split
+from data_recipes.storybook.talk import make_talk
+from data_recipes.storybook.wishes import sample_drawing, sample_page
+from vargpt.types import Message
+
+MIXTURE: dict[str, float] = {
+    "draw": 0.36,
+    "describe": 0.08,
+    "ask": 0.18,
+    "edit": 0.14,
+    "dialogue": 0.16,
+    "talk": 0.08,
+}
+DESCRIPTIONS = ("description",) * 8 + ("short description", "long description")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conversation to learn from: the assistant's messages are the ones to be learnt."""
+
+    sample_id: int
+    kind: str  # a name in MIXTURE
+    messages: tuple[Message, ...]
+
+
+def make_sample(
+    sample_id: int, split: Split = "train", resolution: int = 64, mixture: Mapping[str, float] = MIXTURE
+) -> Sample:
+    """The sample of this number. Equal arguments give equal text and pixels.
+
+    Args:
+        sample_id: any integer; the stream is endless.
+        split: "train" never shows a held-out combination or wording.
+        resolution: of the pictures in px, a multiple of 32.
+        mixture: weights of the kinds; they need not add up to one.
+
+    Raises:
+        ValueError: the mixture names an unknown kind.
+    """
+    unknown = set(mixture) - set(MAKERS)
+    if unknown:
+        raise ValueError(f"unknown kinds of samples {sorted(unknown)}; known are {', '.join(MAKERS)}")
+    rng = random.Random(f"{split}-{sample_id}")
+    kind = rng.choices(tuple(mixture), tuple(mixture.values()))[0]
+    return Sample(sample_id, kind, tuple(MAKERS[kind](rng, split, resolution)))
+
+
+def drawing(scene: Scene, resolution: int) -> Message:
+    """The assistant's turn that draws: first the words, then the picture they determine."""
+    return Message.of("assistant", canonical(scene), render(scene, resolution))
+
+
+def _draw(rng: random.Random, split: Split, resolution: int) -> list[Message]:
+    if rng.random() < 0.04:
+        text, scene = open_request(rng, split)
+    else:
+        wish, scene = sample_drawing(rng, split)
+        text = phrase(rng, wish, split)
+    return [Message.of("user", text), drawing(scene, resolution)]
+
+
+def _describe(rng: random.Random, split: Split, resolution: int) -> list[Message]:
+    scene = sample_page(rng, split)
+    asked = describe(rng, scene, split, rng.choice(DESCRIPTIONS))
+    return [Message.of("user", render(scene, resolution), asked.question), Message.of("assistant", asked.answer)]
+
+
+def _ask(rng: random.Random, split: Split, resolution: int) -> list[Message]:
+    scene = sample_page(rng, split)
+    messages: list[Message] = []
+    for turn in range(rng.choice((1, 2, 2, 3))):
+        asked = ask(rng, scene, split)
+        parts = (render(scene, resolution), asked.question) if turn == 0 else (asked.question,)
+        messages += [Message.of("user", *parts), Message.of("assistant", asked.answer)]
+    return messages
+
+
+def _edit(rng: random.Random, split: Split, resolution: int) -> list[Message]:
+    while True:
+        scene = sample_page(rng, split)
+        edit = sample_edit(rng, scene, split)
+        if edit is not None:
+            break
+    return [Message.of("user", render(scene, resolution), edit.instruction), drawing(edit.after, resolution)]
+
+
+def _dialogue(rng: random.Random, split: Split, resolution: int) -> list[Message]:
+    messages = []
+    for turn in make_dialogue(rng, split):
+        uploaded = () if turn.uploaded is None else (render(turn.uploaded, resolution),)
+        messages.append(Message.of("user", *uploaded, turn.text))
+        reply = Message.of("assistant", turn.reply) if turn.drawn is None else drawing(turn.drawn, resolution)
+        messages.append(reply)
+    return messages
+
+
+def _talk(rng: random.Random, split: Split, resolution: int) -> list[Message]:
+    messages = []
+    for turn in make_talk(rng, split):
+        messages.append(Message.of("user", turn.text))
+        reply = Message.of("assistant", turn.reply) if turn.drawn is None else drawing(turn.drawn, resolution)
+        messages.append(reply)
+    return messages
+
+
+MAKERS: dict[str, Callable[[random.Random, Split, int], list[Message]]] = {
+    "draw": _draw,
+    "describe": _describe,
+    "ask": _ask,
+    "edit": _edit,
+    "dialogue": _dialogue,
+    "talk": _talk,
+}
+
+
+def text_corpus(n: int, split: Split = "train") -> Iterator[str]:
+    """`n` short texts from both sides of the conversation, without rendering: what the BPE is trained on."""
+    for index in range(n):
+        rng = random.Random(f"corpus-{split}-{index}")
+        roll = rng.random()
+        if roll < 0.4:
+            wish, scene = sample_drawing(rng, split)
+            yield f"{phrase(rng, wish, split)}\n{canonical(scene)}"
+        elif roll < 0.6:
+            asked = ask(rng, sample_page(rng, split), split)
+            yield f"{asked.question}\n{asked.answer}"
+        elif roll < 0.75:
+            edit = sample_edit(rng, sample_page(rng, split), split)
+            yield canonical(sample_page(rng, split)) if edit is None else f"{edit.instruction}\n{canonical(edit.after)}"
+        elif roll < 0.9:
+            yield "\n".join(f"{turn.text}\n{turn.reply}" for turn in make_talk(rng, split))
+        else:
+            scene = sample_page(rng, split)
+            yield f"{canonical(scene)}\n{short(scene)}\n{long(scene)}"

@@ -120,7 +120,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_grey_as_rgb(image: Image.Image) -> Image.Image:
-    """Greys of more than 8 bits: integers are 16-bit as in PNG unless they all fit 8, floats span 0-1 unless they do not."""
+    """Greys of more than 8 bits. Integers span 16 bits unless they all fit 8; floats span 0-1 unless one is larger."""
     values = np.asarray(image).astype(np.float64)
     values = np.nan_to_num(values, nan=0.0)
     if image.mode == "F":

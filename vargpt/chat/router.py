@@ -49,7 +49,7 @@ Action = EmitText | OpenImage | Finish | Drop
 
 @dataclass(frozen=True)
 class RouterIds:
-    """The ids that steer a turn; `control` are those that only the processor may write (placeholders, headers, padding)."""
+    """The ids that steer a turn; `control` are those that only the processor writes (placeholders, headers)."""
 
     image_start: int
     image_end: int

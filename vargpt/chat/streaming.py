@@ -73,8 +73,11 @@ class MessageBuilder:
         if isinstance(event, ImageFinished):
             self._parts.append(event.part)
         elif isinstance(event, TextDelta) and event.text:
-            before = self._parts.pop().text if self._parts and isinstance(self._parts[-1], TextPart) else ""
-            self._parts.append(TextPart(before + event.text))
+            last = self._parts[-1] if self._parts else None
+            if isinstance(last, TextPart):
+                self._parts[-1] = TextPart(last.text + event.text)
+            else:
+                self._parts.append(TextPart(event.text))
 
     @property
     def images(self) -> list[ImagePart]:

@@ -1,0 +1,132 @@
+"""The conversation as a service: one object that answers requests, one turn at a time.
+
+In: `ChatRequest`s. Out: streams of `ChatEvent`s, or the finished turns.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import torch
+
+from vargpt.chat.generation import Vocabulary, reply
+from vargpt.chat.requests import check_request, layouts
+from vargpt.model import VARGPT
+from vargpt.processing import VargptProcessor
+from vargpt.processing.processor import ContextFullError
+from vargpt.types import ChatEvent, ChatRequest, Message, TurnFinished
+
+__all__ = ["ChatEngine", "ContextFullError"]
+
+POLL_SECONDS = 0.05  # how often a waiting turn looks whether it was cancelled
+
+
+class ChatEngine:
+    """Answers chat requests with one model; safe to share between threads, which then wait for one another.
+
+    Args:
+        model: put into evaluation mode.
+        processor: the model's.
+        model_name: for people: file metadata, the page's title.
+        model_hash: of the weights, for file metadata.
+    """
+
+    def __init__(
+        self, model: VARGPT, processor: VargptProcessor, model_name: str = "vargpt", model_hash: str | None = None
+    ) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.model_name = model_name
+        self.model_hash = model_hash
+        self._vocabulary = Vocabulary(processor, model.config.text_config.vocab_size)
+        self._turn = threading.Lock()
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, device: str = "auto", dtype: str = "auto") -> ChatEngine:
+        """An engine for a model folder or a hub id; None is the shipped nano.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            ValueError: the folder holds no model of ours.
+        """
+        from vargpt.loading import default_model_path, load, model_hash
+
+        model, processor = load(path, device=device, dtype=dtype)
+        folder = Path(path if path is not None else default_model_path())
+        return cls(model, processor, folder.name, model_hash(folder) if folder.is_dir() else None)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) in pixels of every size that can be drawn, the default first."""
+        default = self.model.config.layout()
+        return sorted(
+            ((layout.height, layout.width) for layout in layouts(self.model.config)),
+            key=lambda size: (size != (default.height, default.width), size),
+        )
+
+    def stream(
+        self, request: ChatRequest, cancel: threading.Event | None = None, previews: bool = True
+    ) -> Iterator[ChatEvent]:
+        """The events of one turn as they happen; the last one is `TurnFinished`.
+
+        The turn begins with the first event that is read, and holds the engine until it ends or the iterator is closed
+        (a `for` loop that is left closes it).
+
+        Args:
+            request: the conversation and how to answer it.
+            cancel: set it from any thread, and the turn ends with reason "cancelled" and what was finished until then.
+            previews: yield every scale of a forming picture.
+
+        Raises:
+            ContextFullError: with the first event, if the conversation is too long: drop its oldest pictures.
+            ValueError: at once, if the request cannot be answered; the message says what is allowed.
+        """
+        check_request(request, self.model.config)
+        return self._stream(request, cancel, previews)
+
+    def reply(self, request: ChatRequest, cancel: threading.Event | None = None) -> TurnFinished:
+        """The finished turn, without previews on the way."""
+        *_, last = self.stream(request, cancel, previews=False)
+        assert isinstance(last, TurnFinished), "every stream ends with TurnFinished"
+        return last
+
+    def reply_batch(self, requests: Sequence[ChatRequest]) -> list[TurnFinished]:
+        """Several conversations answered together, in one batch; much faster than one by one.
+
+        Raises:
+            ContextFullError: one of the conversations is too long.
+            ValueError: one of the requests cannot be answered; the message says which.
+        """
+        for number, request in enumerate(requests):
+            try:
+                check_request(request, self.model.config)
+            except ValueError as error:
+                raise ValueError(f"request {number}: {error}") from None
+        finished: dict[int, TurnFinished] = {}
+        with self._turn:
+            for row, event in reply(self.model, self.processor, requests, previews=False, vocabulary=self._vocabulary):
+                if isinstance(event, TurnFinished):
+                    finished[row] = event
+        return [finished[row] for row in range(len(requests))]
+
+    def _stream(self, request: ChatRequest, cancel: threading.Event | None, previews: bool) -> Iterator[ChatEvent]:
+        while not self._turn.acquire(timeout=-1 if cancel is None else POLL_SECONDS):
+            if cancel is not None and cancel.is_set():
+                yield TurnFinished(Message("assistant", ()), "cancelled")
+                return
+        try:
+            events = reply(
+                self.model, self.processor, [request], previews=previews, cancel=cancel, vocabulary=self._vocabulary
+            )
+            with closing(events):  # type: ignore[type-var]
+                for _, event in events:
+                    yield event
+        finally:
+            self._turn.release()

@@ -1,0 +1,103 @@
+"""What a request means before anything is computed: what is refused, which pictures are seen, which size is drawn.
+
+In: a `ChatRequest` and the model's config. Out: the messages as the model reads them, and an `ImageLayout`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import get_args
+
+from vargpt.config import VargptConfig
+from vargpt.sampling import check_image_sampling, check_text_sampling
+from vargpt.types import ChatRequest, ImageLayout, ImagePart, Message, Part, Route, TextPart
+
+MAX_PICTURES = 16
+MAX_OPENINGS = 16
+
+
+def check_request(request: ChatRequest, config: VargptConfig) -> None:
+    """Refuses what no model could answer, before any work is done.
+
+    Raises:
+        ValueError: no user message at the end, an empty one, an unknown size or route, a number out of range.
+    """
+    if not request.messages or request.messages[-1].role != "user":
+        raise ValueError("a conversation to be answered ends with a user message; append one and ask again")
+    last = request.messages[-1]
+    if not last.text.strip() and not last.images:
+        raise ValueError("the last message is empty; write something or attach a picture")
+    if not 1 <= request.n <= MAX_PICTURES:
+        raise ValueError(f"n, the number of pictures, must lie between 1 and {MAX_PICTURES}, got {request.n}")
+    if not 0 <= request.max_images <= MAX_OPENINGS:
+        raise ValueError(f"max_images must lie between 0 and {MAX_OPENINGS}, got {request.max_images}")
+    if request.route not in get_args(Route):
+        raise ValueError(f"route must be one of {list(get_args(Route))}, got {request.route!r}")
+    if request.route == "image" and request.max_images == 0:
+        raise ValueError('route="image" demands a picture, but max_images=0 allows none')
+    check_text_sampling(request.text_sampling)
+    check_image_sampling(request.image_sampling)
+    if request.size is not None:
+        config.layout(request.size)
+
+
+def seen_messages(messages: Sequence[Message]) -> list[Message]:
+    """The conversation as the model reads it: of several pictures drawn for one wish, only the chosen one."""
+    return [replace(message, parts=tuple(part for part in message.parts if _is_seen(part))) for message in messages]
+
+
+def choose_picture(message: Message, index: int) -> Message:
+    """The same message with picture `index` (among `message.images`) as the one that later turns see.
+
+    Raises:
+        ValueError: the message has no such picture.
+    """
+    if not 0 <= index < len(message.images):
+        raise ValueError(f"the message has {len(message.images)} pictures, there is no number {index}")
+    chosen = message.images[index]
+    opening, number = chosen.settings.get("opening"), chosen.settings.get("alternative", 0)
+
+    def renumbered(part: Part) -> Part:
+        if isinstance(part, TextPart) or part.settings.get("opening") != opening:
+            return part
+        if part is chosen:
+            return replace(part, settings=part.settings | {"alternative": 0})
+        if part.settings.get("alternative", 0) == 0:
+            return replace(part, settings=part.settings | {"alternative": number})
+        return part
+
+    if number == 0:
+        return message
+    return replace(message, parts=tuple(renumbered(part) for part in message.parts))
+
+
+def layout_for(config: VargptConfig, request: ChatRequest) -> ImageLayout:
+    """The layout to draw: the size asked for, else the shape of the last picture seen, else the default.
+
+    A picture that the model drew is followed exactly; of any other, the nearest aspect among the sizes that have about
+    as many pixels as the default one.
+    """
+    default = config.layout(request.size)
+    if request.size is not None:
+        return default
+    pictures = [part for message in seen_messages(request.messages) for part in message.images]
+    if not pictures:
+        return default
+    last = pictures[-1]
+    if last.tokens is not None and last.tokens.layout in layouts(config):
+        return last.tokens.layout
+    aspect, area = math.log(last.image.width / last.image.height), default.height * default.width
+    near = [layout for layout in layouts(config) if 0.5 < layout.height * layout.width / area < 2]
+    return min(near, key=lambda layout: (abs(math.log(layout.width / layout.height) - aspect), layout != default))
+
+
+def layouts(config: VargptConfig) -> list[ImageLayout]:
+    """Every layout of the model."""
+    sizes = (name.split("x") for name in config.scale_schedules or {})
+    return [config.layout((int(height), int(width))) for height, width in sizes]
+
+
+def _is_seen(part: Part) -> bool:
+    return not (isinstance(part, ImagePart) and part.settings.get("alternative", 0))

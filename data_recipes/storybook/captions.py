@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import replace
 from functools import cache
 
 from data_recipes.storybook.scene import MAX_COUNT, PLACES, Group, Scene
+from data_recipes.storybook.splits import Phrases, Split
 from data_recipes.storybook.wording import COUNT_WORDS, PLACE_PHRASES, be, capitalised, listing, looks, noun
 from data_recipes.storybook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES
 
@@ -44,6 +46,26 @@ def long(scene: Scene) -> str:
     where = "on a plain page" if scene.background == "plain" else BACKGROUNDS[scene.background].phrases[0]
     sentences.append(f"It is drawn {where}, {STYLES[scene.style].phrases[0]}.")
     return " ".join(sentences)
+
+
+FREE = Phrases(
+    "caption",
+    ("{looks}{suffix}.", "{groups}{suffix}.", "A picture of {looks}{suffix}.", "This is a page with {groups}{suffix}.",
+     "The picture shows {groups}{suffix}.", "You see {looks}{suffix}.", "A drawing of {looks}{suffix}.",
+     "On this page there is {groups}{suffix}."),
+)  # fmt: skip
+
+
+def free(rng: random.Random, scene: Scene, split: Split = "train") -> str:
+    """One of many looser captions, short or long; what it says is true, but it need not say everything."""
+    if rng.random() < 0.2:
+        return long(scene)
+    slots = {
+        "looks": listing([looks(group) for group in scene.groups]),
+        "groups": listing([f"{looks(group)} {PLACE_PHRASES[group.place]}" for group in scene.groups]),
+        "suffix": look_suffix(scene),
+    }
+    return capitalised(FREE.choose(rng, split).format(**slots))
 
 
 def in_reading_order(scene: Scene) -> Scene:

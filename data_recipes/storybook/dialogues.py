@@ -6,6 +6,7 @@ import random
 
 from data_recipes.storybook.captions import canonical
 from data_recipes.storybook.edits import sample_edit
+from data_recipes.storybook.impossible import impossible_edit
 from data_recipes.storybook.questions import ask
 from data_recipes.storybook.requests import phrase
 from data_recipes.storybook.scene import Scene
@@ -16,6 +17,11 @@ from data_recipes.storybook.wording import rough
 
 MAX_PICTURES = 4  # keeps a dialogue within the context of a tiny model
 NUM_TURNS = ((2, 3, 4, 5, 6, 7, 8), (0.3, 0.26, 0.2, 0.1, 0.07, 0.04, 0.03))
+UNDOS = Phrases(
+    "undo",
+    ("undo that", "undo", "go back", "the one before was better", "take that back", "revert it", "back to the last one",
+     "i liked the previous one more"),
+)  # fmt: skip
 RECALLS = Phrases(
     "recall",
     ("what did you draw?", "what have you drawn?", "what did you just draw?", "what is it now?",
@@ -41,6 +47,8 @@ def next_turns(rng: random.Random, split: Split, turns: list[Turn]) -> list[Turn
     pictures = sum((turn.drawn is not None) + (turn.uploaded is not None) for turn in turns)
     if pictures < MAX_PICTURES and rng.random() < 0.62:
         roll = rng.random()
+        if roll < 0.05 and len(turns) > 1 and turns[-1].kind.startswith("edit") and turns[-2].drawn is not None:
+            return [drawing_turn("undo", rough(rng, UNDOS.choose(rng, split)), turns[-2].drawn)]
         if roll < 0.68:
             edit = sample_edit(rng, scene, split, say_it=0.6, recent=recent)
             if edit is not None:
@@ -77,6 +85,9 @@ def _upload(rng: random.Random, split: Split) -> Turn:
 
 def _words_only(rng: random.Random, split: Split, scene: Scene, drawn: bool) -> list[Turn]:
     roll = rng.random()
+    if roll < 0.09:
+        refused = impossible_edit(rng, scene, split)
+        return [Turn("impossible edit", *refused)]
     if roll < 0.72:
         asked = ask(rng, scene, split)
         return [Turn(f"ask {asked.kind}", asked.question, asked.answer)]

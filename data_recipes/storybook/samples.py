@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from data_recipes.storybook.captions import canonical, long, short
 from data_recipes.storybook.dialogues import make_dialogue
 from data_recipes.storybook.edits import sample_edit
+from data_recipes.storybook.impossible import impossible_edit
 from data_recipes.storybook.questions import ask, describe
 from data_recipes.storybook.render import render
 from data_recipes.storybook.requests import open_request, phrase
@@ -94,6 +95,10 @@ def _ask(rng: random.Random, split: Split, resolution: int) -> list[Message]:
 
 
 def _edit(rng: random.Random, split: Split, resolution: int) -> list[Message]:
+    if rng.random() < 0.05:
+        scene = sample_page(rng, split)
+        instruction, reply = impossible_edit(rng, scene, split)
+        return [Message.of("user", render(scene, resolution), instruction), Message.of("assistant", reply)]
     while True:
         scene = sample_page(rng, split)
         edit = sample_edit(rng, scene, split)

@@ -170,7 +170,7 @@ def _wrong_colour(rng: random.Random, split: Split) -> tuple[Wish, Turn]:
     kind = rng.choice([name for name in rng.sample(KINDS, 20) if not OBJECTS[name].recolourable] or ["fox"])
     colour = rng.choice([colour for colour in COLOUR_NAMES if colour != OBJECTS[kind].colour])
     if OBJECTS[kind].colour is None:
-        colour = rng.choice(("purple", "pink"))  # surely not the natural look of a thing of many colours
+        colour = "purple"  # surely not the natural look of a thing of many colours
     reply = f"I can't draw {article(colour)} {colour} {kind}. Shall I draw {article(kind)} {kind} in its own colours?"
     words = f"{article(colour)} {colour} {kind}"
     return Wish((Want(kind),)), Turn("refusal", _wished(rng, split, words), reply)

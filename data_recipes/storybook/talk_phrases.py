@@ -40,8 +40,8 @@ SMALL_TALK: tuple[tuple[Phrases, str], ...] = (
                         "what can i do here?", "can you help me?", "what do you know?",
                         "how can i use you?", "what can you draw?", "can you draw?", "do you draw?", "can you paint?",
                         "are you able to draw?", "what things can you draw?")),
-        "I can draw animals, plants, food, vehicles, toys and shapes, look at pictures and change them. I am tiny, so my "
-        "world is small.",
+        "I can draw animals, plants, food, vehicles, toys and shapes, look at pictures and change them. "
+        "I am tiny, so my world is small.",
     ),
     (
         Phrases("see", ("can you see pictures?", "can i send you a picture?", "can i upload an image?", "can you see?",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import permutations
 
 from data_recipes.storybook.captions import in_reading_order
 from data_recipes.storybook.layout import MAX_STACK, is_possible
@@ -73,6 +74,10 @@ class Wish:
             and (self.relation is None or relation_holds(self.relation, scene.groups[0], scene.groups[1]))
         )
 
+    def is_met_in_any_order(self, scene: Scene) -> bool:
+        """The same, whatever the order of the groups: for pages that were read back from a picture."""
+        return any(self.is_met_by(replace(scene, groups=order)) for order in permutations(scene.groups))
+
 
 def cell(place: str) -> tuple[int, int]:
     """(row, column) of a place, 0 .. 2 from the top left."""
@@ -122,17 +127,20 @@ def sample_want(rng: random.Random, kind: str, split: Split, num_wants: int, say
     return Want(kind, count, colour, size, place)
 
 
-def complete(rng: random.Random, wish: Wish, split: Split = "train") -> Scene | None:
-    """The sensible page for a wish, or None if what was said does not fit on one page (or may not be shown)."""
+def complete(rng: random.Random, wish: Wish, split: Split = "train", surprise: bool = True) -> Scene | None:
+    """The sensible page for a wish, or None if what was said does not fit on one page (or may not be shown).
+
+    Without `surprise` all gaps are filled by default: a plain page, a single thing in the middle.
+    """
     if split == "train" and any(
         pair_is_held_out(a.kind, b.kind) for i, a in enumerate(wish.wants) for b in wish.wants[:i]
     ):
         return None
     background, style = wish.background, wish.style or "storybook"
     if background is None:
-        background = "plain" if rng.random() < 0.6 else rng.choice(SCENIC)
+        background = "plain" if not surprise or rng.random() < 0.6 else rng.choice(SCENIC)
     colours = tuple(group_colour(rng, want, split) for want in wish.wants)
-    for places, sizes in _placements(rng, wish):
+    for places, sizes in _placements(rng, wish, surprise):
         groups = tuple(
             Group(want.kind, want.count, colour, size, place)
             for want, colour, size, place in zip(wish.wants, colours, sizes, places, strict=True)
@@ -154,12 +162,12 @@ def group_colour(rng: random.Random, want: Want, split: Split) -> str | None:
     return rng.choice(colours)
 
 
-def _placements(rng: random.Random, wish: Wish) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+def _placements(rng: random.Random, wish: Wish, surprise: bool) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
     """Places and sizes of all wants, best first: the default, then smaller, then by chance. What was said is kept."""
     said = [want.place for want in wish.wants]
     if not _can_be_met(wish):
         return
-    if len(said) == 1 and wish.wants[0].count == 1 and said[0] is None and rng.random() < 0.2:
+    if surprise and len(said) == 1 and wish.wants[0].count == 1 and said[0] is None and rng.random() < 0.2:
         yield (rng.choice(PLACES),), (wish.wants[0].size or rng.choice(("small", "medium", "large")),)
     for default in ("medium", "small"):
         for places in default_places(wish, said):

@@ -27,7 +27,7 @@ USER_PLACES = {
     "top": ("at the top", "on top", "at the top of the page", "up top"),
     "top right": ("at the top right", "in the top right corner", "in the top right", "in the upper right corner"),
     "left": ("on the left", "on the left side", "at the left", "to the left", "on the left hand side"),
-    "center": ("in the center", "in the middle", "in the centre", "at the center", "right in the middle"),
+    "center": ("in the center", "in the middle", "in the centre", "at the center", "in the very middle"),
     "right": ("on the right", "on the right side", "at the right", "to the right", "on the right hand side"),
     "bottom left": ("at the bottom left", "in the bottom left corner", "in the bottom left",
                     "in the lower left corner"),

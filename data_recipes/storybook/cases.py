@@ -151,7 +151,7 @@ def ask_cases(n: int, seed: int = 0) -> list[AskCase]:
 
 
 def edit_cases(n: int, seed: int = 0) -> list[Edit]:
-    """`n` changes of held-out pages, the kinds of changes in turn; half of the pages after are held out as well."""
+    """`n` changes of held-out pages, the kinds of changes in turn."""
     kinds = tuple(WEIGHTS)
     cases: list[Edit] = []
     for index in range(n):

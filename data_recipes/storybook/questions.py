@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from data_recipes.storybook.captions import canonical, long, short
-from data_recipes.storybook.scene import SIZES, Group, Scene
+from data_recipes.storybook.scene import PLACES, SIZES, Group, Scene
 from data_recipes.storybook.splits import Phrases, Split
 from data_recipes.storybook.wishes import HIDING_STYLES, KINDS, cell
 from data_recipes.storybook.wording import (
@@ -29,7 +29,7 @@ from data_recipes.storybook.wording import (
     visible_colour,
     with_count,
 )
-from data_recipes.storybook.world import BACKGROUNDS, OBJECTS, STYLES
+from data_recipes.storybook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES
 
 CATEGORY_NOUNS = {
     "animal": ("animal", "animals"),
@@ -98,6 +98,9 @@ TEMPLATES = {
     "long description": ("describe it in detail", "tell me everything you see", "give me a long description",
                          "describe the picture in full sentences", "explain the picture in detail",
                          "give a detailed description of this"),
+    "verify": ("{is} {the} {value}?", "is it true that {the} {is} {value}?", "{the} {is} {value}, correct?",
+               "would you say {the} {is} {value}?", "{is} {the} {value} or not?",
+               "am i right that {the} {is} {value}?"),
     "style": ("what style is this?", "which style is it drawn in?", "in what style is this picture?",
               "what is the style?", "how is it drawn?", "what kind of picture is this?", "name the style",
               "tell me the style"),
@@ -109,7 +112,7 @@ FAMILIES = {kind: Phrases(f"question {kind}", templates) for kind, templates in 
 class Question:
     """A question on one page. `key` holds the words that a right answer may hold, any one of them suffices."""
 
-    kind: str  # a name in TEMPLATES
+    kind: str  # a name in MAKERS, or "more", or one of the other two descriptions
     question: str
     answer: str
     key: tuple[str, ...]
@@ -159,9 +162,12 @@ def _question(rng: random.Random, split: Split, kind: str, answer: str, key: tup
     return Question(kind, rough(rng, text), answer, key)
 
 
-def _single_reference(rng: random.Random, scene: Scene, group: Group) -> dict[str, str]:
+def _single_reference(rng: random.Random, scene: Scene, group: Group, it: float = 0.25) -> dict[str, str]:
+    """The words that point at a group; a single thing alone on its page is at times just "it"."""
     verbs = ("is", "has", "does") if group.count == 1 else ("are", "have", "do")
-    return {"the": user_definite(rng, scene, group), "is": verbs[0], "has": verbs[1], "does": verbs[2]}
+    alone = len(scene.groups) == 1 and group.count == 1
+    the = "it" if alone and rng.random() < it else user_definite(rng, scene, group)
+    return {"the": the, "is": verbs[0], "has": verbs[1], "does": verbs[2]}
 
 
 def _presence(rng: random.Random, scene: Scene, split: Split) -> Question | None:
@@ -203,7 +209,9 @@ def _colour(rng: random.Random, scene: Scene, split: Split) -> Question | None:
         return None
     group = rng.choice(groups)
     answer = f"{capitalised(definite(scene, group))} {be(group.count)} {visible_colour(group)}."
-    slots = _single_reference(rng, scene, group) | {"the": f"the {user_noun(rng, group.kind, group.count)}"}
+    slots = _single_reference(rng, scene, group)
+    if group.colour and group.colour in slots["the"]:
+        slots["the"] = f"the {user_noun(rng, group.kind, group.count)}"
     return _question(rng, split, "colour", answer, (visible_colour(group) or "",), **slots)
 
 
@@ -211,6 +219,33 @@ def _position(rng: random.Random, scene: Scene, split: Split) -> Question | None
     group = rng.choice(scene.groups)
     answer = f"{capitalised(definite(scene, group))} {be(group.count)} {PLACE_PHRASES[group.place]}."
     return _question(rng, split, "position", answer, (group.place,), **_single_reference(rng, scene, group))
+
+
+def _absent(rng: random.Random, scene: Scene, split: Split) -> Question | None:
+    """Asks after a thing that is not there, as if it were."""
+    kind = _other_kind(rng, scene)
+    family = rng.choice(("position", "size", "colour"))
+    template = FAMILIES[family].choose(rng, split)
+    text = template.format(the=f"the {user_noun(rng, kind, 1)}", **{"is": "is", "has": "has"})
+    return Question("absent", rough(rng, text), f"There is no {noun(kind, 1)} in the picture.", ("no",))
+
+
+def _verify(rng: random.Random, scene: Scene, split: Split) -> Question | None:
+    """Is it so? A wrong guess is put right in the answer."""
+    group = rng.choice(scene.groups)
+    colour = visible_colour(group)
+    twins = len(all_groups_of(scene, group.kind)) > 1
+    if colour and not twins and scene.style not in HIDING_STYLES and rng.random() < 0.5:
+        said = truth = colour
+        guess = rng.choice(tuple(COLOURS))
+    else:
+        said = truth = PLACE_PHRASES[group.place]
+        guess = PLACE_PHRASES[rng.choice(PLACES)]
+    said = said if rng.random() < 0.5 else guess
+    verdict = "Yes" if said == truth else "No"
+    answer = f"{verdict}, {definite(scene, group)} {be(group.count)} {truth}."
+    slots = {"the": definite(scene, group), "is": be(group.count), "value": said}
+    return _question(rng, split, "verify", answer, (verdict.lower(),), **slots)
 
 
 def _size(rng: random.Random, scene: Scene, split: Split) -> Question | None:
@@ -242,7 +277,7 @@ def _category(rng: random.Random, scene: Scene, split: Split) -> Question | None
     what = with_count(1, one) if group.count == 1 else many
     answer = f"{capitalised(definite(scene, group))} {be(group.count)} {what}."
     key = (one, many, category)
-    return _question(rng, split, "category", answer, key, **_single_reference(rng, scene, group))
+    return _question(rng, split, "category", answer, key, **_single_reference(rng, scene, group, it=0.0))
 
 
 def _category_presence(rng: random.Random, scene: Scene, split: Split) -> Question | None:
@@ -350,12 +385,15 @@ MAKERS: dict[str, Maker] = {
     "neighbour": _neighbour,
     "at place": _at_place,
     "style": _style,
+    "verify": _verify,
+    "absent": _absent,
     "description": describe,
 }
 ASKED = (
+    *("verify",) * 2, "absent",
     *("presence",) * 3, *("count",) * 4, *("colour",) * 3, *("position",) * 3, *("background",) * 2, *("at place",) * 2,
     "total", "size", "night", "category", "category presence", "comparison", "bigger", "neighbour", "style",
     "description",
 )  # fmt: skip
 COUNT_KINDS = ("count", "total")
-YES_NO_KINDS = ("presence", "category presence", "more", "night")
+YES_NO_KINDS = ("verify", "absent", "presence", "category presence", "more", "night")

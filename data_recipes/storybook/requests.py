@@ -224,4 +224,4 @@ def _join(rng: random.Random, wish: Wish, things: list[str], split: Split) -> st
         return RELATIONS[wish.relation].choose(rng, split).format(a=first, b=second)
     if len(things) == 2:
         return JOINTS.choose(rng, split).format(a=things[0], b=things[1])
-    return listing(things, pick(rng, ("and", "and", ", and", "with")))
+    return listing(things, pick(rng, ("and", "and", "plus", "with")))

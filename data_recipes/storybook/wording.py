@@ -142,6 +142,8 @@ def capitalised(text: str) -> str:
 
 def rough(rng: random.Random, text: str) -> str:
     """What a person types instead of the neat sentence: letter case, final punctuation and typing errors vary."""
+    if not any(letter.isalnum() for letter in text):
+        return text
     end = text[-1] if text[-1] in ".?!" else ""
     body = text[:-1] if end else text
     body = body.lower() if rng.random() < 0.4 else capitalised(body)

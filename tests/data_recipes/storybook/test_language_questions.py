@@ -11,7 +11,7 @@ from data_recipes.storybook.answers import answer_is_right
 from data_recipes.storybook.questions import CATEGORY_NOUNS, MAKERS, Question, ask
 from data_recipes.storybook.scene import Scene
 from data_recipes.storybook.wishes import sample_page
-from data_recipes.storybook.wording import COUNT_WORDS, USER_PLACES
+from data_recipes.storybook.wording import COUNT_WORDS, PLACE_PHRASES, USER_PLACES, visible_colour
 from data_recipes.storybook.world import OBJECTS
 
 
@@ -144,3 +144,18 @@ def test_every_place_that_people_name_is_understood() -> None:
     for place, ways in USER_PLACES.items():
         for way in ways:
             assert answer_is_right(Question("position", "?", "", (place,)), f"it is {way}")
+
+
+def test_a_wrong_guess_is_put_right_with_what_the_page_shows() -> None:
+    for scene, asked in questions("verify"):
+        verdict, truth = asked.answer.removesuffix(".").split(", ", 1)
+        shown = [PLACE_PHRASES[g.place] for g in scene.groups] + [visible_colour(g) for g in scene.groups]
+        assert any(value is not None and truth.endswith(value) for value in shown)
+        assert verdict.lower() == asked.key[0]
+
+
+def test_a_thing_that_is_asked_after_but_not_there_is_denied() -> None:
+    for scene, asked in questions("absent"):
+        kind = asked.answer.removeprefix("There is no ").removesuffix(" in the picture.")
+        assert kind in OBJECTS
+        assert kind not in things(scene)

@@ -1,0 +1,128 @@
+"""Starts the page: puts Chainlit's files into a folder of the user's own, then serves until interrupted.
+
+Chainlit writes to the folder it is started in unless told otherwise, and its page asks other hosts for fonts and
+styles. Here it gets a cache folder, and a start page without any such link.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+WORDS = {  # where Chainlit's own words do not fit
+    ("chat", "input", "placeholder"): "Ask for a picture, about a picture, or for a change",
+    ("chat", "watermark"): "A small model: it makes mistakes.",
+    ("chat", "settings", "title"): "How to draw and speak",
+}
+FOREIGN_LINK = re.compile(r"<link\b[^>]*\bhref=\"https?://[^>]*>\s*")
+
+
+def run(host: str = "127.0.0.1", port: int = 8000, headless: bool = False, model: str | None = None) -> None:
+    """Serves the page until it is interrupted; the process ends with it.
+
+    Args:
+        host: "127.0.0.1" is this machine only, "0.0.0.0" everyone who can reach it. There is no password.
+        port: 1 to 65535.
+        headless: open no browser.
+        model: path of a checkpoint; None is VARGPT_MODEL, or else nano.
+
+    Raises:
+        OSError: the port is taken or not allowed.
+        ImportError: chainlit is not installed.
+    """
+    check_port(host, port)
+    os.environ.update(CHAINLIT_HOST=host, CHAINLIT_PORT=str(port))
+    if model is not None:
+        os.environ["VARGPT_MODEL"] = model
+    root = Path(os.environ.get("CHAINLIT_APP_ROOT") or cache_folder() / f"page-{port}")
+    os.environ["CHAINLIT_APP_ROOT"] = str(prepare(root))
+    logging.getLogger("chainlit").setLevel(logging.WARNING)  # it tells of every file it writes while it is imported
+    try:
+        from chainlit.cli import run_chainlit
+        from chainlit.config import config
+    except ImportError as error:
+        raise ImportError(f"the page needs chainlit ({error}): pip install 'vargpt[ui]'") from error
+    logging.getLogger("chainlit").setLevel(logging.INFO)
+    for chatty in ("httpx", "chainlit.markdown"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    config.run.headless = headless
+    run_chainlit(str(HERE / "app.py"))
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises OSError with advice if nobody could listen there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        if os.name != "nt":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise OSError(
+                f"cannot listen on {host}:{port} ({reason.lower()}); choose another, say --port {port + 1}"
+            ) from None
+
+
+def cache_folder() -> Path:
+    """Where this user's programs keep what can be made again."""
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "vargpt"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "vargpt"
+    return Path.home() / (Path("Library") / "Caches" if sys.platform == "darwin" else ".cache") / "vargpt"
+
+
+def prepare(root: Path) -> Path:
+    """Lays out what Chainlit reads in `root` (a temporary folder if it cannot be written); returns the folder."""
+    try:
+        (root / ".chainlit").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(HERE / "config.toml", root / ".chainlit" / "config.toml")
+    except OSError:
+        return prepare(Path(tempfile.mkdtemp(prefix="vargpt-page-")))
+    for name in ("chainlit.md", "chainlit_en-US.md"):
+        shutil.copyfile(HERE / "welcome.md", root / name)
+    shutil.rmtree(root / "public", ignore_errors=True)
+    shutil.copytree(HERE / "public", root / "public")
+    package = chainlit_folder()
+    if package is not None:  # run() says what to install
+        build(package / "frontend" / "dist", root / "build")
+        translate(package / "translations" / "en-US.json", root / ".chainlit" / "translations" / "en-US.json")
+    return root
+
+
+def chainlit_folder() -> Path | None:
+    """Where chainlit is installed, without importing it."""
+    found = importlib.util.find_spec("chainlit")
+    return Path(found.origin).parent if found and found.origin else None
+
+
+def build(page: Path, folder: Path) -> None:
+    """Copies Chainlit's own page to `folder`, without the links to other hosts."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    html = (page / "index.html").read_text(encoding="utf-8")
+    (folder / "index.html").write_text(FOREIGN_LINK.sub("", html), encoding="utf-8")
+    shutil.copytree(page / "assets", folder / "assets", ignore=shutil.ignore_patterns("*.map"))
+
+
+def translate(original: Path, target: Path) -> None:
+    """Chainlit's English with our words; a place that a newer Chainlit no longer has is left out."""
+    words = json.loads(original.read_text(encoding="utf-8"))
+    for (*path, last), text in WORDS.items():
+        place = words
+        for key in path:
+            place = place.get(key, {})
+        if last in place:
+            place[last] = text
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(words), encoding="utf-8")

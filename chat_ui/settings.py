@@ -1,0 +1,106 @@
+"""What the settings panel offers, as data; what the panel sends, checked; and the request that follows from it.
+
+In: the panel's values by id, numbers as text or numbers. Out: `PageSettings`, or one clear sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vargpt.types import ChatRequest, ImageSampling, Message, TextSampling
+
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number of the panel with its range, both ends included."""
+
+    id: str
+    label: str
+    tooltip: str
+    low: float
+    high: float
+    step: float
+
+
+SEED_LABEL = "Seed"
+SEED_TOOLTIP = "The same seed, words and settings draw the same picture again. Empty: a new seed each time."
+SLIDERS = (
+    Slider("guidance", "Guidance", "How strictly a picture follows the words; 1 = no guidance.", 1.0, 8.0, 0.25),
+    Slider("temperature", "Temperature of pictures", "How daring the drawing is; 0 = the likeliest.", 0.0, 1.5, 0.05),
+    Slider("top_p", "Top-p of pictures", "Leaves out the unlikely; 1 = leaves out nothing.", 0.05, 1.0, 0.05),
+    Slider("text_temperature", "Temperature of words", "How daring the words are; 0 = the likeliest.", 0.0, 1.5, 0.05),
+    Slider("pictures", "Pictures per reply", "Drawn side by side, each with a seed of its own.", 1, 4, 1),
+)  # fmt: skip
+
+
+def plain(value: float | tuple[float, ...]) -> float:
+    """The value of the first scale, where a default differs by scale."""
+    return float(value[0] if isinstance(value, tuple) else value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageSettings:
+    """What one visitor has set. `seed=None` takes a new seed for every turn."""
+
+    seed: int | None = None
+    guidance: float = plain(ImageSampling().guidance_scale)
+    temperature: float = plain(ImageSampling().temperature)
+    top_p: float = plain(ImageSampling().top_p)
+    text_temperature: float = TextSampling().temperature
+    pictures: int = 1
+
+    @classmethod
+    def from_panel(cls, values: Mapping[str, Any]) -> PageSettings:
+        """Settings from what the panel sends; what is missing keeps its default.
+
+        Raises:
+            ValueError: a value is no number or out of range; the message names the setting.
+        """
+        numbers = {slider.id: number(values[slider.id], slider) for slider in SLIDERS if slider.id in values}
+        if "pictures" in numbers:
+            numbers["pictures"] = round(numbers["pictures"])
+        return cls(seed=seed_from(values.get("seed")), **numbers)
+
+    def request(self, messages: tuple[Message, ...], seed: int) -> ChatRequest:
+        """The next turn of a conversation that ends with a user message."""
+        return ChatRequest(
+            messages=messages,
+            image_sampling=ImageSampling(guidance_scale=self.guidance, temperature=self.temperature, top_p=self.top_p),
+            text_sampling=TextSampling(temperature=self.text_temperature),
+            n=self.pictures,
+            seed=seed,
+        )
+
+
+def seed_from(value: object) -> int | None:
+    """A seed from what was typed; empty, None and negative numbers mean a new one each time."""
+    text = "" if value is None else str(value).strip()
+    if not text:
+        return None
+    try:
+        seed = float(text)
+    except ValueError:
+        raise ValueError(f"The seed must be a whole number or empty, not “{text}”.") from None
+    if not math.isfinite(seed) or seed != int(seed) or seed > MAX_SEED:
+        raise ValueError(f"The seed must be a whole number up to {MAX_SEED:,} or empty, not “{text}”.")
+    return int(seed) if seed >= 0 else None
+
+
+def number(value: object, slider: Slider) -> float:
+    """The value of a slider, within its range.
+
+    Raises:
+        ValueError: no number, or outside the range.
+    """
+    try:
+        found = float(str(value))
+    except ValueError:
+        raise ValueError(f"{slider.label} must be a number, not “{value}”.") from None
+    if not slider.low <= found <= slider.high:
+        raise ValueError(f"{slider.label} must lie between {slider.low:g} and {slider.high:g}, not {found:g}.")
+    return found

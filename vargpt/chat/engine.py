@@ -14,6 +14,7 @@ import torch
 
 from vargpt.chat.generation import Vocabulary, reply
 from vargpt.chat.requests import check_request, layouts
+from vargpt.loading import load, model_hash, resolve_model
 from vargpt.model import VARGPT
 from vargpt.processing import VargptProcessor
 from vargpt.processing.processor import ContextFullError
@@ -49,14 +50,12 @@ class ChatEngine:
         """An engine for a model folder or a hub id; None is the shipped nano.
 
         Raises:
-            FileNotFoundError: there is no such folder.
-            ValueError: the folder holds no model of ours.
+            FileNotFoundError: there is no such model.
+            ValueError: the folder does not hold what belongs together, or the device is not there.
         """
-        from vargpt.loading import default_model_path, load, model_hash
-
-        model, processor = load(path, device=device, dtype=dtype)
-        folder = Path(path if path is not None else default_model_path())
-        return cls(model, processor, folder.name, model_hash(folder) if folder.is_dir() else None)
+        folder = resolve_model(path)
+        model, processor = load(folder, device=device, dtype=dtype)
+        return cls(model, processor, folder.resolve().name, model_hash(folder))
 
     @property
     def device(self) -> torch.device:

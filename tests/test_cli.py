@@ -1,0 +1,234 @@
+"""The commands, end to end: a tiny model saved to disk, real files, exit codes, one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import vargpt.doctor
+from tests.chat.scripted import drawing_engine, red_square
+from vargpt.chat.engine import ChatEngine
+from vargpt.cli import app, parse_size
+from vargpt.doctor import count_parameters, examine, model_size
+from vargpt.loading import save
+from vargpt.testing import tiny_model, tiny_processor
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder as `loading.save` writes it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save(tiny_model(), tiny_processor(), folder)
+    return folder
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> ChatEngine:
+    """Every command gets an engine that says "ok", draws, and says "!"."""
+    engine = drawing_engine()
+    monkeypatch.setattr(ChatEngine, "load", lambda *args, **fields: engine)
+    return engine
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command gets an engine that says "no" and never draws."""
+    engine = drawing_engine(before="no")
+    special = engine.processor.special
+    extend = engine.model.extend
+
+    def refusing(*args: object, **fields: object) -> object:
+        after = extend(*args, **fields)
+        after.logits[:, special.gen_start] -= 1e9
+        after.logits[:, special.im_end] += 10 * (after.logits.amax() < 1e3)
+        return after
+
+    engine.model.extend = refusing
+    monkeypatch.setattr(ChatEngine, "load", lambda *args, **fields: engine)
+
+
+def run(*arguments: object) -> Result:
+    return runner.invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_model_folder_draws_the_same_picture_for_the_same_seed(tiny: Path, home: Path) -> None:
+    for name in ("one", "two"):
+        result = run(
+            "draw", "a fox", "--model", tiny, "--device", "cpu", "--seed", 7, "--force", "--out", f"{name}.png"
+        )
+        assert result.exit_code == 0, result.stderr
+        assert f"saved {name}.png (seed 7)" in result.stdout
+    with Image.open(home / "one.png") as one, Image.open(home / "two.png") as two:
+        assert one.tobytes() == two.tobytes()
+        assert one.text["prompt"] == "a fox" and one.text["seed"] == "7" and one.text["model"] == "tiny"
+        assert len(one.text["model_hash"]) == 16 and one.text["software"].startswith("vargpt")
+        assert json.loads(one.text["settings"])["guidance_scale"] == 2.0
+
+
+def test_a_script_is_played_with_a_model_folder(tiny: Path, home: Path) -> None:
+    red_square().save(home / "red.png")
+    turns = [{"text": "draw", "route": "image", "seed": 3}, {"text": "what?", "images": ["red.png"], "route": "text"}]
+    (home / "turns.jsonl").write_text("\n".join(map(json.dumps, turns)))
+    result = run("chat", "--script", "turns.jsonl", "--out", "out", "--model", tiny, "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    lines = [json.loads(line) for line in (home / "out" / "events.jsonl").read_text().splitlines()]
+    assert [line["turn"] for line in lines if line["event"] == "turn_finished"] == [1, 2]
+    assert (home / "out" / "turn-1-picture-1.png").is_file()
+
+
+def test_drawing_several_pictures_numbers_them(scripted: ChatEngine, home: Path) -> None:
+    result = run("draw", "a fox", "--n", 3, "--seed", 5, "--size", "32x16", "--temperature", 0, "--out", "fox.png")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in home.glob("*.png")) == ["fox-1.png", "fox-2.png", "fox-3.png"]
+    with Image.open(home / "fox-3.png") as image:
+        assert image.size == (32, 16) and image.text["seed"] == "7"
+
+
+def test_a_refusal_prints_its_words_and_exits_with_one_unless_forced(silent: None, home: Path) -> None:
+    result = run("draw", "the moon", "--out", "moon.png")
+    assert (result.exit_code, result.stdout.strip()[:2]) == (1, "no")
+    assert not list(home.glob("*.png"))
+    assert run("draw", "the moon", "--out", "moon.png", "--force").exit_code == 0
+    assert (home / "moon.png").is_file()
+
+
+def test_a_file_of_wishes_is_drawn_with_an_index(scripted: ChatEngine, home: Path) -> None:
+    (home / "wishes.txt").write_text("a fox\n\na cat\n")
+    result = run("draw", "--from", "wishes.txt", "--out", "pictures", "--seed", 1)
+    assert result.exit_code == 0, result.stderr
+    assert "2 pictures of 2 wishes in pictures" in result.stdout
+    assert len((home / "pictures" / "index.jsonl").read_text().splitlines()) == 2
+
+
+def test_edit_reads_a_picture_and_draws_another(scripted: ChatEngine, home: Path) -> None:
+    red_square().save(home / "red.png")
+    result = run("edit", "red.png", "make it blue", "--out", "blue.png", "--seed", 1)
+    assert result.exit_code == 0, result.stderr
+    with Image.open(home / "blue.png") as image:
+        assert image.text["prompt"] == "make it blue"
+
+
+def test_ask_answers_in_words(scripted: ChatEngine, home: Path) -> None:
+    red_square().save(home / "red.png")
+    result = run("ask", "red.png", "what is it?")
+    assert result.exit_code == 0 and result.stdout.startswith("ok")
+
+
+def test_a_conversation_can_be_piped_in(scripted: ChatEngine, home: Path) -> None:
+    result = runner.invoke(app, ["chat", "--seed", "3"], input="draw a fox\n/quit\n")
+    assert result.exit_code == 0, result.stderr
+    assert (home / "vargpt-pictures" / "draw-a-fox-3.png").is_file()
+
+
+MISTAKES = {
+    "nothing to draw": (["draw"], "say what to draw"),
+    "both": (["draw", "a fox", "--from", "note.png"], "say what to draw"),
+    "too many": (["draw", "a fox", "--n", "17"], "--n must lie between 1 and 16, got 17"),
+    "size": (["draw", "a fox", "--size", "big"], "--size is WIDTHxHEIGHT"),
+    "unknown size": (["draw", "a fox", "--size", "33x32"], "choose one of 32x32, 16x16, 32x16"),
+    "seed": (["draw", "a fox", "--seed", "-1"], "a seed is a whole number from 0"),
+    "top-p": (["draw", "a fox", "--top-p", "1.5"], "top_p must lie in (0, 1]"),
+    "guidance": (["draw", "a fox", "--guidance", "nan"], "guidance_scale must be a finite number"),
+    "temperature": (["draw", "a fox", "--temperature", "-1"], "temperature must be a finite number"),
+    "no number": (["draw", "a fox", "--n", "many"], "--n"),
+    "empty": (["draw", "  "], "the last message is empty"),
+    "format": (["draw", "a fox", "--out", "fox.jpg"], "saved as PNG"),
+    "missing picture": (["ask", "missing.png", "what?"], "there is no file missing.png"),
+    "no picture": (["edit", "note.png", "make it red"], "note.png is not a picture"),
+    "missing wishes": (["draw", "--from", "missing.txt"], "there is no file missing.txt"),
+    "wishes to a file": (["draw", "--from", "wishes.txt", "--out", "fox.png"], "names the folder"),
+    "missing script": (["chat", "--script", "missing.jsonl"], "there is no file missing.jsonl"),
+    "unknown command": (["paint"], "paint"),
+    "unknown option": (["draw", "a fox", "--sed", "3"], "--sed"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_clear_line_and_exit_code_two(name: str, scripted: ChatEngine, home: Path) -> None:
+    (home / "note.png").write_text("not a picture")
+    (home / "wishes.txt").write_text("a fox")
+    arguments, problem = MISTAKES[name]
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert problem in result.stderr and "Traceback" not in result.stderr
+    if "Usage" not in result.stderr:  # what the parser itself finds comes with the usage
+        assert result.stderr.startswith("vargpt: ") and result.stderr.count("\n") == 1
+
+
+def test_an_unknown_model_folder_is_one_clear_line(home: Path) -> None:
+    (home / "empty").mkdir()
+    for name, problem in (("no/such/model", "neither a local model directory"), ("empty", "no config.json")):
+        for command in (["draw", "a fox"], ["ui", "--headless"]):
+            result = run(*command, "--model", name)
+            assert result.exit_code == 2 and problem in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_an_unknown_device_is_one_clear_line(tiny: Path) -> None:
+    result = run("draw", "a fox", "--model", tiny, "--device", "abacus")
+    assert result.exit_code == 2 and "unknown device 'abacus'" in result.stderr
+
+
+def test_debug_shows_where_an_error_came_from(home: Path) -> None:
+    assert isinstance(run("--debug", "ask", "missing.png", "what?").exception, FileNotFoundError)
+
+
+def test_the_page_names_its_extra_when_it_is_missing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "chainlit", None)
+    monkeypatch.setitem(__import__("sys").modules, "chainlit.cli", None)
+    result = run("ui", "--headless", "--port", 0)
+    assert result.exit_code == 2 and "pip install 'vargpt[ui]'" in result.stderr
+
+
+def test_sizes_are_given_as_people_write_them() -> None:
+    assert parse_size("64x48") == parse_size("64X48") == (48, 64)
+    for text in ("64", "x", "64x", "-1x3", "64x64x64"):
+        with pytest.raises(ValueError, match="WIDTHxHEIGHT"):
+            parse_size(text)
+
+
+def test_the_doctor_knows_a_model_from_its_files(tiny: Path) -> None:
+    size = model_size(tiny)
+    weights = tiny / "model.safetensors"
+    stored = sum(parameter.numel() for parameter in tiny_model().parameters())
+    assert size.parameters == count_parameters(weights) >= stored
+    assert size.files == weights.stat().st_size
+    assert size.context == 1024
+    assert size.needs(4) > size.needs(2) > 2 * size.parameters
+    result = run("doctor", "--model", tiny)
+    assert result.exit_code == 0, result.stdout
+    assert "torch" in result.stdout and "needs in float32" in result.stdout
+
+
+def test_the_doctor_reads_the_list_of_weights_alone(tmp_path: Path) -> None:
+    text = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 64}
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": text}))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 2000}}))
+    size = model_size(tmp_path)
+    assert (size.files, size.parameters, size.cache_values) == (2000, 1000, 2 * 2 * 2 * 16 + 64)
+
+
+def test_the_doctor_names_what_is_broken(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        model_size(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="its size cannot be told"):
+        model_size(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
+    with pytest.raises(ValueError, match="damaged"):
+        model_size(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="not JSON"):
+        model_size(tmp_path)
+
+
+def test_a_missing_nano_is_a_finding_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vargpt.doctor, "default_model_path", lambda: tmp_path)
+    (finding,) = [one for one in examine() if one.name == "model"]
+    assert finding.ok is False and "make nano" in finding.advice
+    assert run("doctor").exit_code == 1

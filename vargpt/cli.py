@@ -1,0 +1,329 @@
+"""`vargpt <command>`: talk, draw, ask, edit, measure, look around. Thin: every command hands over to a room.
+
+What a user can get wrong ends in one line on stderr and exit code 2; `--debug` shows where it came from.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vargpt.chat.engine import ChatEngine
+    from vargpt.types import ChatRequest, ImageSampling, Message, TurnFinished
+
+REFUSED, MISTAKE = 1, 2
+
+
+class PlainErrors(TyperGroup):
+    """Turns what users cause (bad values, missing files, missing extras) into one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, ImportError) as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.echo(f"vargpt: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(MISTAKE) from None
+        except KeyboardInterrupt:
+            typer.echo("stopped", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(cls=PlainErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+evaluate = typer.Typer(no_args_is_help=True, help="Measure a model.")
+app.add_typer(evaluate, name="evaluate")
+
+ModelOption = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; default: the shipped nano.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ... or mps.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="The same seed draws the same picture; default: new.")]
+CountOption = Annotated[int, typer.Option("--n", help="Pictures per wish, 1 to 16.")]
+SizeOption = Annotated[str | None, typer.Option("--size", help="WIDTHxHEIGHT in pixels, one that the model has.")]
+GuidanceOption = Annotated[float | None, typer.Option("--guidance", help="How closely to follow the words; 1 = plain.")]
+TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="0 = always the likeliest picture.")]
+TopPOption = Annotated[float | None, typer.Option("--top-p", help="Leave out unlikely choices; 0 to 1.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Draw even if the model would rather not.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="PNG file or folder.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    """One conversation that understands pictures, draws them and edits them."""
+    if version:
+        from vargpt.chat.album import software
+
+        typer.echo(software())
+        raise typer.Exit
+
+
+@app.command()
+def chat(
+    script: Annotated[Path | None, typer.Option(help="Play a conversation from turns.jsonl, without a person.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder in which pictures are kept.")] = Path("vargpt-pictures"),
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    seed: SeedOption = None,
+) -> None:
+    """Talk in the terminal; /help lists what can be typed besides words."""
+    from vargpt.chat.script import play, read_script
+    from vargpt.chat.terminal import Screen, TerminalChat
+    from vargpt.types import ChatRequest
+
+    template = ChatRequest(messages=(), seed=checked_seed(seed) if seed is not None else 0)
+    if script is not None:
+        read_script(script)  # mistakes show before the model is loaded
+        screen = Screen(console())
+        for event in play(open_engine(model, device), script, out, template):
+            screen.show(event)
+        screen.line(f"written to {out}")
+        return
+    TerminalChat(open_engine(model, device), console(), out, template, seed).run()
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in; there is no password.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="1 to 65535.")] = 8000,
+    model: ModelOption = None,
+    headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
+) -> None:
+    """Open the chat page in a browser."""
+    from vargpt.loading import resolve_model
+
+    try:
+        from chat_ui.run import run
+    except ImportError as error:
+        raise ImportError(f"the chat page is not installed ({error}): pip install 'vargpt[ui]'") from error
+    path = None if model is None else str(resolve_model(model).resolve())
+    run(host=host, port=port, headless=headless, model=path)
+
+
+@app.command()
+def draw(
+    prompt: Annotated[str | None, typer.Argument(help="What to draw.")] = None,
+    from_file: Annotated[
+        Path | None, typer.Option("--from", help="A file with one wish per line; --out names a folder.")
+    ] = None,
+    out: OutOption = None,
+    seed: SeedOption = None,
+    n: CountOption = 1,
+    size: SizeOption = None,
+    guidance: GuidanceOption = None,
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    force: ForceOption = False,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Draw a picture, or a whole file of wishes. Exit code 1: the model answered in words only."""
+    from vargpt.chat.album import read_prompts
+    from vargpt.types import Message
+
+    if (prompt is None) == (from_file is None):
+        raise ValueError("say what to draw, as in: vargpt draw 'a red car'; or name a file of wishes with --from")
+    prompts = [] if from_file is None else read_prompts(from_file)
+    template = drawing_request((), seed, n, size, image_sampling(guidance, temperature, top_p), force)
+    if prompt is None:
+        draw_list(open_engine(model, device), prompts, template, out or Path("vargpt-pictures"))
+    else:
+        draw_one(model, device, template, Message.of("user", prompt), out)
+
+
+@app.command()
+def edit(
+    image: Annotated[Path, typer.Argument(help="The picture to change.")],
+    instruction: Annotated[str, typer.Argument(help="What should be different.")],
+    out: OutOption = None,
+    seed: SeedOption = None,
+    n: CountOption = 1,
+    size: SizeOption = None,
+    guidance: GuidanceOption = None,
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    force: ForceOption = False,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Draw a changed copy of a picture. Exit code 1: the model answered in words only."""
+    from vargpt.chat.pictures import open_picture
+    from vargpt.types import Message
+
+    template = drawing_request((), seed, n, size, image_sampling(guidance, temperature, top_p), force)
+    draw_one(model, device, template, Message.of("user", open_picture(image), instruction), out)
+
+
+@app.command()
+def ask(
+    image: Annotated[Path, typer.Argument(help="The picture that the question is about.")],
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Ask something about a picture."""
+    from vargpt.chat.pictures import open_picture
+    from vargpt.types import ChatRequest, Message
+
+    message = Message.of("user", open_picture(image), question)
+    show_turn(open_engine(model, device), ChatRequest(messages=(message,), route="text"))
+
+
+@app.command()
+def doctor(
+    model: Annotated[Path | None, typer.Option("--model", help="Estimate what this model folder needs.")] = None,
+) -> None:
+    """Say what is installed, which device will be used, and what fits. Exit code 1: something is amiss."""
+    from rich.table import Table
+
+    from vargpt.doctor import examine
+
+    marks = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}
+    table = Table(box=None, show_header=False, pad_edge=False)
+    findings = examine(model)
+    for finding in findings:
+        advice = f"\n[yellow]{finding.advice.replace('[', chr(92) + '[')}[/]" if finding.advice else ""
+        table.add_row(finding.name, marks[finding.ok], f"{finding.value.replace('[', chr(92) + '[')}{advice}")
+    console().print(table)
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(REFUSED)
+
+
+# -- what the commands share -------------------------------------------------------------------------------------------
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def open_engine(model: str | None, device: str) -> ChatEngine:
+    """The engine; what transformers says while it loads is for `--debug` and libraries, not for this terminal."""
+    from transformers.utils import logging
+
+    from vargpt.chat.engine import ChatEngine
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return ChatEngine.load(model, device=device)
+
+
+def checked_seed(seed: int | None) -> int:
+    from vargpt.chat.terminal import new_seed, parse_seed
+
+    return new_seed() if seed is None else parse_seed(str(seed))
+
+
+def image_sampling(guidance: float | None, temperature: float | None, top_p: float | None) -> ImageSampling:
+    """The defaults, with what was given on the command line."""
+    from vargpt.sampling import check_image_sampling
+    from vargpt.types import ImageSampling
+
+    given: dict[str, Any] = {"guidance_scale": guidance, "temperature": temperature, "top_p": top_p}
+    sampling = ImageSampling(**{name: value for name, value in given.items() if value is not None})
+    check_image_sampling(sampling)
+    return sampling
+
+
+def drawing_request(
+    messages: tuple[Message, ...], seed: int | None, n: int, size: str | None, sampling: ImageSampling, force: bool
+) -> ChatRequest:
+    """A request from command-line values.
+
+    Raises:
+        ValueError: seed, count or size cannot be.
+    """
+    from vargpt.chat.requests import MAX_PICTURES
+    from vargpt.types import ChatRequest
+
+    if not 1 <= n <= MAX_PICTURES:
+        raise ValueError(f"--n must lie between 1 and {MAX_PICTURES}, got {n}")
+    return ChatRequest(
+        messages=messages,
+        image_sampling=sampling,
+        seed=checked_seed(seed),
+        n=n,
+        size=None if size is None else parse_size(size),
+        route="image" if force else "auto",
+    )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "64x48" (width x height, as people write it) -> (48, 64), (height, width) as the library has it."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ValueError(f"--size is WIDTHxHEIGHT in pixels, as in 64x64; got {text!r}")
+    return int(height), int(width)
+
+
+def check_size(engine: ChatEngine, size: tuple[int, int] | None) -> None:
+    """Raises ValueError for a size that the model does not draw, in the words of the command line."""
+    if size is not None and size not in engine.sizes:
+        sizes = ", ".join(f"{width}x{height}" for height, width in engine.sizes)
+        raise ValueError(f"{engine.model_name} draws no pictures of {size[1]}x{size[0]}; choose one of {sizes}")
+
+
+def show_turn(engine: ChatEngine, request: ChatRequest) -> TurnFinished:
+    """Streams one turn to the terminal."""
+    from vargpt.chat.terminal import Screen
+    from vargpt.types import TurnFinished
+
+    screen, last = Screen(console()), None
+    try:
+        for event in engine.stream(request, previews=screen.console.is_terminal):
+            screen.show(event)
+            last = event
+    finally:
+        screen.close()
+    assert isinstance(last, TurnFinished)
+    return last
+
+
+def draw_one(model: str | None, device: str, template: ChatRequest, message: Message, out: Path | None) -> None:
+    from dataclasses import replace
+
+    from vargpt.chat.album import picture_paths, save_picture
+
+    picture_paths(out, message.text, template.seed, template.n)  # a bad name shows before the model is loaded
+    engine = open_engine(model, device)
+    check_size(engine, template.size)
+    turn = show_turn(engine, replace(template, messages=(message,)))
+    pictures = turn.message.images
+    if not pictures:
+        raise typer.Exit(REFUSED)
+    for path, part in zip(picture_paths(out, message.text, template.seed, len(pictures)), pictures, strict=True):
+        typer.echo(f"saved {save_picture(path, part, message.text, engine)} (seed {part.seed})")
+
+
+def draw_list(engine: ChatEngine, prompts: list[str], template: ChatRequest, out: Path) -> None:
+    from tqdm import tqdm
+
+    from vargpt.chat.album import draw_all
+
+    check_size(engine, template.size)
+    if out.suffix or out.is_file():
+        raise ValueError(f"--out names the folder for the pictures of a file of wishes, got {out}")
+    drawn = list(tqdm(draw_all(engine, prompts, template, out), total=len(prompts), unit="wish", file=sys.stderr))
+    pictures, refused = sum(len(one.files) for one in drawn), [one for one in drawn if not one.files]
+    for one in refused:
+        typer.echo(f"line {one.number + 1}, {one.prompt!r}: {one.turn.message.text}")
+    typer.echo(f"{pictures} pictures of {len(prompts)} wishes in {out} (seeds from {template.seed} on)")
+    if refused:
+        raise typer.Exit(REFUSED)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -34,7 +34,7 @@ def free() -> ChatEngine:
     return ChatEngine(tiny_model(), tiny_processor())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine() -> ChatEngine:
     return drawing_engine()
 

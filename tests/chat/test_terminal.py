@@ -15,10 +15,10 @@ from vargpt.chat.album import INDEX, draw_all, file_stem, picture_paths, read_pr
 from vargpt.chat.engine import ChatEngine
 from vargpt.chat.script import EVENTS, play, read_script
 from vargpt.chat.terminal import Screen, TerminalChat, half_blocks, parse_seed
-from vargpt.types import TurnFinished
+from vargpt.types import TextDelta, TurnFinished
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine() -> ChatEngine:
     return drawing_engine()
 
@@ -124,6 +124,23 @@ def test_several_pictures_stand_side_by_side(engine: ChatEngine) -> None:
     for event in engine.stream(ask(n=2)):
         screen.show(event)
     assert any(line.count("▀") >= 64 for line in written(console).splitlines())
+
+
+def test_sixteen_pictures_fit_the_terminal(engine: ChatEngine) -> None:
+    console = paper(terminal=True)
+    screen = Screen(console)
+    for event in engine.stream(ask(n=16), previews=False):
+        screen.show(event)
+    last = written(console).split("\x1b[2K")[-1].splitlines()
+    blocks = [line for line in last if "▀" in line]
+    assert 4 <= len(blocks) <= 28
+    assert all(line.count("▀") <= 80 for line in blocks)
+
+
+def test_what_a_model_says_cannot_steer_the_terminal() -> None:
+    console = paper()
+    Screen(console).show(TextDelta("a\x1b[2J\x07b\r\u009bc\n\té"))
+    assert written(console) == "a[2Jbc\n\té".expandtabs()
 
 
 def test_seeds_are_checked() -> None:

@@ -5,7 +5,9 @@ In: typed lines and chat events. Out: a rich console, and the pictures as PNG fi
 
 from __future__ import annotations
 
+import math
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +63,11 @@ def half_blocks(image: Image.Image, max_columns: int, max_rows: int) -> Text:
     return text
 
 
+def harmless(text: str) -> str:
+    """Text without control characters: what a model says must not steer the terminal."""
+    return "".join(character for character in text if character in "\n\t" or unicodedata.category(character) != "Cc")
+
+
 class Screen:
     """Shows the events of one turn. Pictures that form together stand side by side, in a terminal only."""
 
@@ -73,7 +80,7 @@ class Screen:
 
     def show(self, event: ChatEvent) -> None:
         if isinstance(event, TextDelta):
-            self.console.print(event.text, end="", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(harmless(event.text), end="", markup=False, highlight=False, soft_wrap=True)
             self._in_line = not event.text.endswith("\n")
         elif isinstance(event, ImageStarted):
             self._start(event.index)
@@ -119,9 +126,10 @@ class Screen:
         if self._live is None:
             return
         shown = [image for image in self._canvases.values() if image is not None]
-        columns = max(1, min(len(self._canvases), self.console.width // 34))
-        width, height = self.console.width // columns - 2, max(4, self.console.height - 4)
-        blocks = [half_blocks(image, width, height) for image in shown]
+        columns = math.ceil(math.sqrt(len(self._canvases)))  # about as many across as down
+        rows = math.ceil(len(self._canvases) / columns)
+        width, height = self.console.width // columns - 2, (self.console.height - 2) // rows - 1
+        blocks = [half_blocks(image, max(1, width), max(1, height)) for image in shown]
         self._live.update(Columns(blocks, padding=(0, 2)) if len(blocks) > 1 else blocks[0], refresh=True)
 
 

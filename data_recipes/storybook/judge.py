@@ -32,8 +32,14 @@ MAX_REJECTED = 4
 NUM_CANDIDATES = 4  # looks per size that are compared exactly before one is taken
 MIN_GAIN = 10_000.0  # summed squared levels at half size; less cannot be told from noise
 MIN_EXPLAINED = 0.6  # share of a thing's pixels' energy against the empty page
-MIN_PART_EXPLAINED = 0.25  # the same for each quarter of it that carries energy
+MIN_PART_EXPLAINED = 0.4  # the same for each quarter of it that carries energy
 MIN_CORRELATION = 0.7
+# At the end, with all neighbours in place, a thing and its surroundings must be explained this well ...
+FINAL_EXPLAINED = 0.7
+FINAL_CORRELATION = 0.88
+# ... or, where little stands out from the background, agree in form and leave little.
+FAINT_CORRELATION = 0.96
+FAINT_LEFT = 11.0  # root mean square, levels
 _CLIP = 40.0  # levels beyond which a pixel simply does not belong to the empty page
 _SHARED = 4  # px that two neighbouring slots may share
 _CERTAIN = 0.93  # explained share from which no neighbouring position or colour is tried
@@ -42,6 +48,7 @@ _NUM_LIKELY = 8
 _MAX_GUESSES = 3
 _PERFECT = 1.0  # levels left unexplained by a reading that needs no second opinion
 _CLOSE = 3.5  # levels
+_MIN_ANY_SHARE = 0.08  # below this it is no page of the storybook at all
 _MIN_EMPTY_SHARE = 0.2  # a page of which less agrees with any empty page has no known look
 
 
@@ -113,8 +120,11 @@ class Judge:
 
     def _read(self, page: np.ndarray) -> Reading:
         searches: list[_Search] = []
+        guesses = _guess_looks(halved(page))
+        if guesses[0].share < _MIN_ANY_SHARE:
+            return Reading((), None, None)
         with torch.inference_mode():
-            for guess in _guess_looks(halved(page)):
+            for guess in guesses:
                 searches.append(self._search(page, guess))
                 if searches[-1].unexplained < _PERFECT:
                     break
@@ -200,6 +210,24 @@ class _Search:
             else:
                 rounds_rejected += 1
                 self._reject(candidates, refresh=rounds_rejected == 1 and bool(self.taken))
+        self.things = [
+            thing for thing, taken in zip(self.things, self.taken, strict=True) if self._stands(thing, taken)
+        ]
+
+    def _stands(self, thing: Thing, taken: _Candidate) -> bool:
+        """Whether the picture around a found thing is explained too: a part of something else is not a thing."""
+        reach = SIDE[taken.size] // 2 + 3
+        window = (
+            slice(max(taken.y - reach, 0), taken.y + reach),
+            slice(max(taken.x - reach, 0), taken.x + reach),
+        )
+        empty = _softened(empty_page(self.guess.background, self.guess.style).astype(np.float32))[window]
+        before = float(((self.target[window] - empty) ** 2).sum())
+        after = float(self.error[window].sum())
+        correlation = _correlation(self.target[window], self.shown[window])
+        if correlation >= FAINT_CORRELATION and (after / (3 * self.error[window].size)) ** 0.5 <= FAINT_LEFT:
+            return True
+        return min(thing.score, 1 - after / before) >= FINAL_EXPLAINED and correlation >= FINAL_CORRELATION
 
     def _take(self, fit: _Fit) -> None:
         found = fit.candidate

@@ -40,8 +40,8 @@ def looks() -> tuple[tuple[str, str | None], ...]:
 
 def halved(page: np.ndarray) -> np.ndarray:
     """Means of 2 x 2 px: "h w c" -> float32 "h/2 w/2 c"."""
-    height, width, channels = page.shape
-    return page.reshape(height // 2, 2, width // 2, 2, channels).mean(axis=(1, 3), dtype=np.float32)
+    page = page.astype(np.float32)
+    return (page[::2, ::2] + page[1::2, ::2] + page[::2, 1::2] + page[1::2, 1::2]) / 4
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ What a user can get wrong ends in one line on stderr and exit code 2; `--debug` 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,9 @@ class PlainErrors(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # whoever read our output has seen enough, as in `vargpt doctor | head -3`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
         except (ValueError, OSError, ImportError) as error:
             if ctx.params.get("debug"):
                 raise
@@ -38,7 +42,7 @@ class PlainErrors(TyperGroup):
 
 
 app = typer.Typer(cls=PlainErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-evaluate = typer.Typer(no_args_is_help=True, help="Measure a model.")
+evaluate = typer.Typer(no_args_is_help=True)
 app.add_typer(evaluate, name="evaluate")
 
 ModelOption = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; default: the shipped nano.")]
@@ -98,13 +102,15 @@ def ui(
     headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
 ) -> None:
     """Open the chat page in a browser."""
-    from vargpt.loading import resolve_model
-
     try:
         from chat_ui.run import run
     except ImportError as error:
         raise ImportError(f"the chat page is not installed ({error}): pip install 'vargpt[ui]'") from error
-    path = None if model is None else str(resolve_model(model).resolve())
+    path = None
+    if model is not None:  # a mistake shows here, not in the first visitor's browser
+        from vargpt.loading import resolve_model
+
+        path = str(resolve_model(model).resolve())
     run(host=host, port=port, headless=headless, model=path)
 
 
@@ -175,6 +181,38 @@ def ask(
 
     message = Message.of("user", open_picture(image), question)
     show_turn(open_engine(model, device), ChatRequest(messages=(message,), route="text"))
+
+
+@evaluate.callback()
+def benchmarks() -> None:
+    """Measure a model."""
+
+
+@evaluate.command("storybook")
+def evaluate_storybook(
+    n: Annotated[int, typer.Option("--n", help="Cases per category.")] = 300,
+    categories: Annotated[str | None, typer.Option(help="Some of the categories, with commas between.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the report here, as JSON.")] = None,
+    seed: Annotated[int, typer.Option(help="Which cases; equal seeds, equal cases.")] = 0,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Draw, ask, edit and talk about held-out pages of the storybook world; its judge counts what is right."""
+    import json
+
+    from data_recipes.storybook import cases, conversation_cases
+    from data_recipes.storybook.judge import Judge
+    from vargpt.evaluation.storybook import evaluate as measure
+
+    if n < 1:
+        raise ValueError(f"--n must be at least 1, got {n}")
+    chosen = [name.strip() for name in categories.split(",")] if categories else None
+    report = measure(open_engine(model, device), cases, conversation_cases, Judge(), n, chosen, seed)
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    typer.echo(text)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n", encoding="utf-8")
 
 
 @app.command()

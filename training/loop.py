@@ -181,9 +181,10 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     grad_norm = float(nn.utils.clip_grad_norm_(trained_parameters(model), settings.clip_norm))
-    if math.isfinite(grad_norm) and math.isfinite(float(loss)):
+    loss_value = float(loss.detach())
+    if math.isfinite(grad_norm) and math.isfinite(loss_value):
         optimizer.step()
-    return float(loss), {name: float(value) for name, value in metrics.items()}, grad_norm
+    return loss_value, {name: float(value) for name, value in metrics.items()}, grad_norm
 
 
 def make_optimizer(model: nn.Module, settings: LoopSettings) -> torch.optim.AdamW:

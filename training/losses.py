@@ -25,7 +25,8 @@ class ReconstructionWeights:
     """How much each measure counts; 0 switches one off and costs nothing.
 
     `detail` raises the weight of busy places: a pixel counts 1 + detail * (contrast around it in [0, 1]), scaled back
-    to a mean of one. `adversarial` starts at step `adversarial_start` and is balanced against the rest by their gradients.
+    to a mean of one. `adversarial` starts at step `adversarial_start` and is balanced against the rest by their
+    gradients.
     """
 
     absolute: float = 1.0

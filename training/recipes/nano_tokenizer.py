@@ -20,7 +20,15 @@ def nano_tokenizer() -> TokenizerSettings:
         scales=NANO_SCALES,
         network=TokenizerNetwork(num_bits=16, base_channels=16, channel_multipliers=(1, 2, 4, 8), num_res_blocks=1),
         weights=ReconstructionWeights(),
-        batch_size=64,
+        batch_size=32,
         prefix_rate=0.15,
-        loop=LoopSettings(total_steps=1800, learning_rate=2e-3, warmup_steps=100, sample_every=200, ema_decay=0.995),
+        loop=LoopSettings(
+            total_steps=3600,
+            learning_rate=2e-3,
+            warmup_steps=150,
+            final_lr_ratio=0.02,
+            ema_decay=0.998,
+            sample_every=300,
+            save_every_minutes=2.0,
+        ),
     )

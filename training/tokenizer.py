@@ -1,7 +1,7 @@
 """Trains an image tokenizer on pages of the storybook, and exports it.
 
-In: a named recipe (`training/recipes/`). Out, in the run directory: `metrics.jsonl`, `evaluation.jsonl` (PSNR and use of
-the bits), `samples/` (originals above reconstructions above previews), `state.pt` and `tokenizer.safetensors`, the
+In: a named recipe (`training/recipes/`). Out, in the run directory: `metrics.jsonl`, `evaluation.jsonl` (PSNR and use
+of the bits), `samples/` (originals above reconstructions above previews), `state.pt` and `tokenizer.safetensors`, the
 averaged weights with their configuration in the metadata.
 
     python -m training.tokenizer --recipe nano --run-dir runs/nano_tokenizer [--minutes 10] [--set loop.seed=1]
@@ -33,6 +33,7 @@ from data_recipes.storybook.sampling import sample_scene
 from training.loop import Finished, LoopSettings, run
 from training.losses import ReconstructionLoss, ReconstructionWeights, psnr
 from training.overrides import apply_overrides
+from training.quick_norm import quicken
 from vargpt.config import VargptImageTokenizerConfig
 from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer, Reconstruction
 from vargpt.types import ImageLayout, ImageTokens
@@ -57,6 +58,7 @@ class TokenizerNetwork:
     num_res_blocks: int = 1
     attention: bool = False
     norm_groups: int = 8
+    patch_size: int = 1
     entropy_weight: float = 0.1
     entropy_inv_temperature: float = 1.0
     commitment_weight: float = 0.25
@@ -216,7 +218,8 @@ def train(settings: TokenizerSettings, run_dir: Path, draw_page: DrawPage = stor
         save_tokenizer(model.tokenizer, run_dir / "tokenizer.safetensors")
 
     torch.manual_seed(settings.loop.seed)
-    return run(settings.loop, TokenizerTrainer(settings), compute_loss, batches, run_dir, on_sample)
+    trainer = quicken(TokenizerTrainer(settings))
+    return run(settings.loop, trainer, compute_loss, batches, run_dir, on_sample)
 
 
 def recipe_named(name: str) -> TokenizerSettings:

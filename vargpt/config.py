@@ -18,7 +18,10 @@ from vargpt.types import ImageLayout
 
 @strict
 class VargptImageTokenizerConfig(PreTrainedConfig):
-    """The convolutional autoencoder and its bitwise multi-scale residual quantizer."""
+    """The convolutional autoencoder and its bitwise multi-scale residual quantizer.
+
+    `patch_size` folds squares of pixels into channels before the first convolution (published: 1).
+    """
 
     model_type = "vargpt_image_tokenizer"
     base_config_key = "image_tokenizer_config"
@@ -29,6 +32,7 @@ class VargptImageTokenizerConfig(PreTrainedConfig):
     num_res_blocks: int = 1
     attention: bool = False
     norm_groups: int = 8
+    patch_size: int = 1
     upsample_mode: str = "bilinear"
     entropy_weight: float = 0.1
     entropy_inv_temperature: float = 1.0
@@ -37,7 +41,8 @@ class VargptImageTokenizerConfig(PreTrainedConfig):
 
     @property
     def downsample_factor(self) -> int:
-        return 2 ** (len(self.channel_multipliers) - 1)
+        """Pixels per cell of the final grid, along one axis."""
+        return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
 
     def validate_bits(self) -> None:
         """Refuses code widths that the bitwise quantizer was never built for."""

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from vargpt.config import VargptConfig
 from vargpt.model import VARGPT
-from vargpt.processing import SpecialTokens, VargptProcessor, train_text_tokenizer
+from vargpt.processing import SpecialTokens, VargptProcessor, square_image_processor, train_text_tokenizer
+from vargpt.processing.special_tokens import config_fields
 
 TEXTS = (
     "draw a fox next to a pine tree at night",
@@ -36,6 +36,9 @@ def tiny_config(special: SpecialTokens | None = None, **overrides: Any) -> Vargp
     fields: dict[str, Any] = {
         "text_config": {
             "vocab_size": 300,
+            "bos_token_id": special.end_of_text,
+            "eos_token_id": special.im_end,
+            "pad_token_id": None,
             "hidden_size": 32,
             "intermediate_size": 48,
             "num_hidden_layers": 2,
@@ -70,24 +73,9 @@ def tiny_config(special: SpecialTokens | None = None, **overrides: Any) -> Vargp
         },
         "scale_schedules": {name: list(schedule) for name, schedule in TINY_SCHEDULES.items()},
         "default_size": "32x32",
-        **special_token_fields(special),
+        **config_fields(special),
     }
     return VargptConfig(**(fields | overrides))
-
-
-def special_token_fields(special: SpecialTokens) -> dict[str, int]:
-    """The config fields that name control tokens."""
-    return {
-        "vision_start_token_id": special.vision_start,
-        "vision_end_token_id": special.vision_end,
-        "image_token_id": special.image,
-        "image_gen_start_token_id": special.gen_start,
-        "image_gen_end_token_id": special.gen_end,
-        "image_gen_pad_token_id": special.gen_pad,
-        "bos_token_id": special.end_of_text,
-        "eos_token_id": special.im_end,
-        "pad_token_id": special.end_of_text,
-    }
 
 
 def tiny_model(seed: int = 0, **overrides: Any) -> VARGPT:
@@ -103,14 +91,3 @@ def tiny_model(seed: int = 0, **overrides: Any) -> VARGPT:
 def tiny_processor(max_context: int = 1024) -> VargptProcessor:
     """Fits `tiny_model`: every input picture is seen on a square of 32 pixels."""
     return VargptProcessor(square_image_processor(32), tiny_tokenizer(), fixed_size=32, max_context=max_context)
-
-
-def square_image_processor(side: int, patch_size: int = 4) -> Qwen2VLImageProcessorPil:
-    """Qwen2-VL's image processor for squares of one size; its normalisation maps pixels to [-1, 1]."""
-    return Qwen2VLImageProcessorPil(
-        patch_size=patch_size,
-        merge_size=2,
-        size={"shortest_edge": side * side, "longest_edge": side * side},
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )

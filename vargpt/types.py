@@ -250,7 +250,9 @@ class ChatRequest:
     text_sampling: TextSampling = TextSampling()
     image_sampling: ImageSampling = ImageSampling()
     route: Route = "auto"  # "text" forbids drawing, "image" forces it
-    size: tuple[int, int] | None = None  # (height, width) in pixels; None = aspect of the edited image, else the default
+    size: tuple[int, int] | None = (
+        None  # (height, width) in pixels; None = aspect of the edited image, else the default
+    )
     n: int = 1  # pictures in the reply
     seed: int = 0
     max_images: int = 1  # how many times the model may open an image in one turn

@@ -1,4 +1,4 @@
-"""The tokenizer of the nano model: 64 px pages of the storybook as 2,080 bits."""
+"""The tokenizer of the nano model: 64 px pages of the storybook as 4,160 bits."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ def nano_tokenizer() -> TokenizerSettings:
         height=64,
         width=64,
         scales=NANO_SCALES,
-        network=TokenizerNetwork(num_bits=16, base_channels=16, channel_multipliers=(1, 2, 4, 8), num_res_blocks=1),
+        network=TokenizerNetwork(
+            num_bits=32, base_channels=64, channel_multipliers=(1, 2), num_res_blocks=1, patch_size=4
+        ),
         weights=ReconstructionWeights(),
-        batch_size=32,
+        batch_size=24,
         prefix_rate=0.15,
         loop=LoopSettings(
-            total_steps=3600,
-            learning_rate=2e-3,
+            total_steps=6500,
+            learning_rate=2.5e-3,
             warmup_steps=150,
             final_lr_ratio=0.02,
             ema_decay=0.998,
-            sample_every=300,
-            save_every_minutes=2.0,
+            sample_every=1000,
+            save_every_minutes=3.0,
         ),
     )

@@ -72,7 +72,9 @@ def rope_positions(
     is_vision, is_slot = input_ids == ids.image, input_ids == ids.slot
     coords, advance_vision = _vision_coordinates(grids, input_ids.device)
     if int(is_vision.sum()) != coords.shape[1]:
-        raise ValueError(f"{int(is_vision.sum())} picture placeholders stand against {coords.shape[1]} patches of pictures")
+        raise ValueError(
+            f"{int(is_vision.sum())} picture placeholders stand against {coords.shape[1]} patches of pictures"
+        )
     advance = (attention_mask & ~is_slot & ~is_vision).long()
     advance[is_vision] = advance_vision
     counter = advance.cumsum(1) - advance

@@ -64,6 +64,7 @@ class SelfAttention(nn.Module):
     """Attention among image tokens; q and k are l2-normalised, with one learned temperature per head."""
 
     MAX_LOG_SCALE = math.log(100.0)
+    attend = staticmethod(F.scaled_dot_product_attention)  # training may put another kernel of this signature here
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
@@ -80,12 +81,14 @@ class SelfAttention(nn.Module):
         q, k = q.to(v.dtype), k.to(v.dtype)
         if cache is not None:
             k, v = cache.extend(k, v)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+        out = self.attend(q, k, v, attn_mask=mask, scale=1.0)
         return self.proj(rearrange(out, "N H L E -> N L (H E)"))
 
 
 class CrossAttention(nn.Module):
     """Attention from image tokens to the memory."""
+
+    attend = staticmethod(F.scaled_dot_product_attention)
 
     def __init__(self, hidden_size: int, memory_size: int, num_heads: int) -> None:
         super().__init__()
@@ -105,7 +108,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, memory: Tensor, mask: Bool[Tensor, "N 1 1 S"], cache: LayerCache | None) -> Tensor:
         q = rearrange(self.query(x), "N L (H E) -> N H L E", H=self.num_heads)
         k, v = self.memory_key_value(memory, cache)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = self.attend(q, k, v, attn_mask=mask)
         return self.proj(rearrange(out, "N H L E -> N L (H E)"))
 
 

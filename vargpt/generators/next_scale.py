@@ -267,4 +267,3 @@ class NextScaleGenerator(ImageGenerator):
         top_k, top_p = int(at_scale(sampling.top_k, k)), at_scale(sampling.top_p, k)
         choices = sample(logits, at_scale(sampling.temperature, k), rngs, top_k, top_p)
         return rearrange(choices.bool(), "N (h w) d -> N h w d", h=scale[0], w=scale[1])
-

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor, ProcessorMixin
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from vargpt.config import VargptConfig
 from vargpt.processing.special_tokens import SpecialTokens
@@ -243,7 +244,9 @@ class VargptProcessor(ProcessorMixin):
 def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
     """Rows of ids as one long tensor "B T"."""
     length = max((len(row) for row in rows), default=0)
-    padded = [[value] * (length - len(row)) + list(row) if left else [*row, *[value] * (length - len(row))] for row in rows]
+    padded = [
+        [value] * (length - len(row)) + list(row) if left else [*row, *[value] * (length - len(row))] for row in rows
+    ]
     return torch.tensor(padded, dtype=torch.long).reshape(len(rows), length)
 
 
@@ -251,6 +254,17 @@ def to_pixels(images: Sequence[Image.Image]) -> Tensor:
     """Equal-sized pictures as pixels "N 3 H W" in [-1, 1]. Inverse: `VargptProcessor.to_pil`."""
     array = np.stack([np.asarray(image.convert("RGB")) for image in images])
     return torch.from_numpy(array.copy()).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def square_image_processor(side: int, patch_size: int = 4) -> Qwen2VLImageProcessorPil:
+    """Qwen2-VL's image processor for squares of one size; its normalisation maps pixels to [-1, 1]."""
+    return Qwen2VLImageProcessorPil(
+        patch_size=patch_size,
+        merge_size=2,
+        size={"shortest_edge": side * side, "longest_edge": side * side},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
 
 
 AutoProcessor.register(VargptConfig, VargptProcessor)

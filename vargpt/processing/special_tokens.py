@@ -56,3 +56,18 @@ class SpecialTokens:
     def never_sampled(self) -> frozenset[int]:
         """Tokens that only the processor writes; the model may answer with text, `gen_start` and `im_end` alone."""
         return self.all - {self.gen_start, self.im_end}
+
+
+def config_fields(special: SpecialTokens) -> dict[str, int]:
+    """The fields of `VargptConfig` that name control tokens."""
+    return {
+        "vision_start_token_id": special.vision_start,
+        "vision_end_token_id": special.vision_end,
+        "image_token_id": special.image,
+        "image_gen_start_token_id": special.gen_start,
+        "image_gen_end_token_id": special.gen_end,
+        "image_gen_pad_token_id": special.gen_pad,
+        "bos_token_id": special.end_of_text,
+        "eos_token_id": special.im_end,
+        "pad_token_id": special.end_of_text,
+    }

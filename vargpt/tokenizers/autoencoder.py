@@ -1,8 +1,11 @@
-"""The convolutional autoencoder around a quantiser: pixels <-> features on a grid 2**(levels - 1) times coarser.
+"""The convolutional autoencoder around a quantiser: pixels <-> features on a coarser grid.
+
+Each level after the first halves the grid; a `patch_size` above 1 first folds squares of pixels into channels, which
+spares a small network the costly convolutions at full resolution.
 
 The structure is that of the VQGAN family (arXiv 2012.09841) in the form that Infinity and FLUX publish: per level some
 residual blocks and a resampling step, two blocks and optional attention in the middle, no attention elsewhere.
-Published weights map onto it name by name.
+Published weights (`patch_size` 1) map onto it name by name.
 
 Shape legend: N images, C channels, H W rows and columns of whatever level.
 """
@@ -122,11 +125,13 @@ class Encoder(nn.Module):
         num_res_blocks: int,
         norm_groups: int,
         attention: bool = False,
+        patch_size: int = 1,
     ) -> None:
         super().__init__()
         widths = [base_channels * multiplier for multiplier in channel_multipliers]
         check_widths(widths, norm_groups)
-        self.conv_in = nn.Conv2d(3, base_channels, 3, padding=1)
+        self.patch_size = patch_size
+        self.conv_in = nn.Conv2d(3 * patch_size**2, base_channels, 3, padding=1)
         self.levels = nn.ModuleList(
             Level(before, width, num_res_blocks, norm_groups, nn.Identity() if last else Downsample(width))
             for before, width, last in zip([base_channels, *widths], widths, is_last(widths), strict=False)
@@ -136,7 +141,8 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], feature_channels, 3, padding=1)
 
     def forward(self, pixel_values: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N d h w"]:
-        hidden_NCHW = self.conv_in(pixel_values)
+        patches_NCHW = pixel_values if self.patch_size == 1 else F.pixel_unshuffle(pixel_values, self.patch_size)
+        hidden_NCHW = self.conv_in(to_channels_last(patches_NCHW))
         for level in self.levels:
             hidden_NCHW = level(hidden_NCHW)
         hidden_NCHW = self.middle(hidden_NCHW)
@@ -154,6 +160,7 @@ class Decoder(nn.Module):
         num_res_blocks: int,
         norm_groups: int,
         attention: bool = False,
+        patch_size: int = 1,
     ) -> None:
         super().__init__()
         widths = [base_channels * multiplier for multiplier in reversed(channel_multipliers)]
@@ -165,13 +172,15 @@ class Decoder(nn.Module):
             for before, width, last in zip([widths[0], *widths], widths, is_last(widths), strict=False)
         )
         self.norm_out = group_norm(widths[-1], norm_groups)
-        self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        self.patch_size = patch_size
+        self.conv_out = nn.Conv2d(widths[-1], 3 * patch_size**2, 3, padding=1)
 
     def forward(self, features_NdHW: Float[Tensor, "N d h w"]) -> Float[Tensor, "N 3 H W"]:
         hidden_NCHW = self.middle(self.conv_in(features_NdHW))
         for level in self.levels:
             hidden_NCHW = level(hidden_NCHW)
-        return self.conv_out(F.silu(self.norm_out(hidden_NCHW)))
+        pixels_NCHW = self.conv_out(F.silu(self.norm_out(hidden_NCHW)))
+        return pixels_NCHW if self.patch_size == 1 else F.pixel_shuffle(pixels_NCHW, self.patch_size)
 
 
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:

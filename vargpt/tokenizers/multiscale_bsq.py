@@ -147,7 +147,7 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
         if config.upsample_mode not in UPSAMPLE_MODES:
             raise ValueError(f"upsample_mode is one of {UPSAMPLE_MODES}, got {config.upsample_mode!r}")
         self.config = config
-        self.downsample_factor = 2 ** (len(config.channel_multipliers) - 1)
+        self.downsample_factor = config.downsample_factor
         shape = (
             config.num_bits,
             config.base_channels,
@@ -155,6 +155,7 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
             config.num_res_blocks,
             config.norm_groups,
             config.attention,
+            config.patch_size,
         )
         self.encoder = Encoder(*shape)
         self.decoder = Decoder(*shape)

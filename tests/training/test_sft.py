@@ -1,0 +1,138 @@
+"""Batches of conversations and supervised fine-tuning: complete, even, resumable, and it learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from training.conversations import BatchSettings, Conversations, cut_evenly
+from training.loop import LoopSettings
+from training.quick_attention import use_matmul_attention
+from training.sft import PictureInputs, SftSettings, draw_conditions, make_compute_loss, train
+from vargpt.backbone.merge import Condition
+from vargpt.model import IGNORE_INDEX
+from vargpt.testing import tiny_model, tiny_processor
+from vargpt.types import Message
+
+LOOP = LoopSettings(
+    total_steps=6, learning_rate=3e-3, warmup_steps=1, ema_decay=0.9, autocast="none", device="cpu", save_every_minutes=60
+)
+SETTINGS = SftSettings(loop=LOOP, batches=BatchSettings(pool_size=12, batches_per_pool=3, num_workers=0))
+
+
+def picture(shade: int) -> Image.Image:
+    return Image.new("RGB", (32, 32), (shade, 255 - shade, 90))
+
+
+def messages_of(sample_id: int) -> list[Message]:
+    rng = random.Random(sample_id)
+    if sample_id % 3 == 0:
+        return [Message.of("user", picture(rng.randrange(256)), "what is it?"), Message.of("assistant", "A fox.")]
+    drawn = [Message.of("user", "draw a fox"), Message.of("assistant", "A fox.", picture(rng.randrange(256)))]
+    if sample_id % 3 == 1:
+        return drawn
+    return [*drawn, Message.of("user", "replace it"), Message.of("assistant", "A cat.", picture(rng.randrange(256)))]
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+def conversations(processor, start_step: int = 0) -> Conversations:
+    return Conversations(messages_of, processor, 21, SETTINGS.batches, start_step)
+
+
+@given(st.lists(st.floats(1, 1000), min_size=8, max_size=60), st.integers(1, 8))
+@settings(max_examples=50, deadline=None)
+def test_every_sample_of_a_pool_is_in_exactly_one_batch_and_no_batch_is_empty(costs, num_batches) -> None:
+    batches = cut_evenly(costs, num_batches)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(costs)))
+    assert len(batches) == num_batches
+
+
+def test_a_run_that_starts_later_sees_the_same_batches(processor) -> None:
+    from_start = iter(conversations(processor))
+    for _ in range(4):
+        next(from_start)
+    later = iter(conversations(processor, start_step=4))
+    for _ in range(3):
+        one, other = next(from_start), next(later)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_user_is_never_learnt_and_the_assistant_always_is(processor) -> None:
+    batch = conversations(processor).pool_batches(0)[0]
+    ids, labels = batch["input_ids"], batch["labels"]
+    learnt = labels != IGNORE_INDEX
+    assert torch.equal(labels[learnt], ids[learnt])
+    special = processor.special
+    for forced in (special.gen_pad, special.gen_end, special.image, special.vision_start, special.im_start):
+        assert not (ids[learnt] == forced).any()
+    for row, mask in zip(ids, learnt, strict=True):
+        text = processor.tokenizer.decode(row[mask])
+        assert "draw" not in text and "what is" not in text and ("A fox." in text or "A cat." in text)
+    assert (ids[learnt] == special.gen_start).any()
+
+
+def test_guidance_dropout_has_its_rates() -> None:
+    conditions = draw_conditions(20_000, SETTINGS, torch.Generator().manual_seed(0))
+    shares = [(conditions == condition).float().mean().item() for condition in Condition]
+    assert shares == pytest.approx([0.8, 0.1, 0.05, 0.05], abs=0.01)
+
+
+def test_an_input_picture_gets_the_latents_and_patches_of_itself(processor) -> None:
+    model = tiny_model()
+    batch = next(b for b in conversations(processor).pool_batches(0) if len(b["input_drawn"]) and (b["input_drawn"] >= 0).any())
+    sft = dataclasses.replace(SETTINGS, rebuilt_rate=0.0, flip_strength=0.0)
+    inputs = PictureInputs(model, model.config.layout(), sft)(batch, 0)
+    tokens = model.image_tokenizer.encode(batch["drawn_images"].float() / 127.5 - 1, model.config.layout())
+    place = int((batch["input_drawn"] >= 0).nonzero()[0])
+    drawn = int(batch["input_drawn"][place])
+    expected = model.image_tokenizer.latents(tokens)[drawn]
+    torch.testing.assert_close(inputs["image_latents"][place], expected)
+    assert torch.equal(inputs["image_bits"], tokens.flat())
+    per_picture = inputs["pixel_values"].view(len(batch["input_drawn"]), -1)
+    mean = batch["drawn_images"][drawn].float().div(127.5).sub(1).mean()
+    torch.testing.assert_close(per_picture[place].mean(), mean, atol=1e-4, rtol=1e-4)
+
+
+def test_attention_by_matrix_products_gives_the_same_loss(processor) -> None:
+    batch = conversations(processor).pool_batches(0)[1]
+    losses = []
+    for change in (lambda model: model, use_matmul_attention):
+        model = change(tiny_model())
+        losses.append(make_compute_loss(model, model.config.layout(), SETTINGS)(model, batch, 0)[0])
+    torch.testing.assert_close(losses[0], losses[1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_stopped_run_continues_to_the_same_weights(processor, tmp_path) -> None:
+    whole, halves = tiny_model(), tiny_model()
+    train(whole, processor, messages_of, SETTINGS, tmp_path / "whole")
+    stopped = dataclasses.replace(SETTINGS, loop=dataclasses.replace(LOOP, time_budget_minutes=1e-9))
+    finished = train(halves, processor, messages_of, stopped, tmp_path / "halves")
+    assert not finished.done
+    one_more = dataclasses.replace(SETTINGS, loop=dataclasses.replace(LOOP, total_steps=6))
+    finished = train(halves, processor, messages_of, one_more, tmp_path / "halves")
+    assert finished.done
+    for (name, one), (_, other) in zip(whole.named_parameters(), halves.named_parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_a_few_steps_lower_both_losses(processor, tmp_path) -> None:
+    model = tiny_model(seed=1)
+    longer = dataclasses.replace(SETTINGS, loop=dataclasses.replace(LOOP, total_steps=60), flip_strength=0.0)
+    tokenizer_before = model.image_tokenizer.state_dict()["encoder.conv_in.weight"].clone()
+    train(model, processor, messages_of, longer, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    drawn = [line for line in lines if "image_loss" in line]
+    assert lines[-1]["text_loss"] < 0.3 * lines[0]["text_loss"]
+    assert drawn[-1]["image_loss"] < 0.9 * drawn[0]["image_loss"]
+    assert torch.equal(tokenizer_before, model.image_tokenizer.state_dict()["encoder.conv_in.weight"])

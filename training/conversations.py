@@ -1,0 +1,129 @@
+"""Conversations to batches: a stream of samples by number becomes length-grouped batches that any step can start from.
+
+In: `make_sample(sample_id) -> Sample` and a processor. Out: dicts of tensors: ids, mask, labels, the input pictures and
+the drawn pictures as bytes (tokens and patches are made on the training device, see sft.py), and which is which.
+
+Samples are taken in pools; a pool is sorted by length and cut into a fixed number of batches of about equal work, so
+that batch i depends on i alone and a resumed run sees what an uninterrupted one would have seen.
+
+Shape legend: B rows, T tokens, I input pictures, N drawn pictures.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from vargpt.processing import VargptProcessor
+from vargpt.processing.processor import IGNORE_INDEX, EncodedConversation, pad
+from vargpt.types import ImagePart, Message
+
+MakeMessages = Callable[[int], Sequence[Message]]
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """How samples become batches. `read_back_rate` is the share of samples that end with a picture in which that
+    picture is also read back through the ViT and the turn is closed (the others stop after the slots, which is cheaper).
+    """
+
+    pool_size: int = 256
+    batches_per_pool: int = 8
+    read_back_rate: float = 0.3
+    slot_cost: float = 2.0  # work of an image slot (it also passes the generator), in text tokens
+    num_workers: int = 1
+    seed: int = 0
+
+
+def cost(encoded: EncodedConversation, num_slots: int, slot_cost: float) -> float:
+    """Work of one row, in text tokens."""
+    return len(encoded.input_ids) + len(encoded.drawn) * num_slots * (slot_cost - 1)
+
+
+def cut_evenly(costs: Sequence[float], num_batches: int) -> list[list[int]]:
+    """Indices sorted by cost and cut into `num_batches` runs of about equal total cost, none of them empty."""
+    order = sorted(range(len(costs)), key=lambda index: costs[index])
+    total, done = sum(costs), 0.0
+    batches: list[list[int]] = [[] for _ in range(num_batches)]
+    for position, index in enumerate(order):
+        # the last samples must reach the batches that are still empty
+        reserved = num_batches - 1 - (len(order) - 1 - position)
+        batch = min(num_batches - 1, int(done / total * num_batches))
+        batches[max(batch, reserved, 0)].append(index)
+        done += costs[index]
+    return [batch for batch in batches if batch]
+
+
+def image_bytes(parts: Sequence[ImagePart], processor: VargptProcessor) -> Tensor:
+    """Pictures as uint8 "N 3 H W", fitted on the model's page; an empty tensor for none."""
+    if not parts:
+        return torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
+    array = np.stack([np.asarray(processor.fit(part.image)) for part in parts])
+    return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
+
+
+def collate(rows: Sequence[EncodedConversation], processor: VargptProcessor) -> Batch:
+    """Right-padded ids and labels, and the pictures in order of appearance.
+
+    `input_drawn` "I" holds, for every input picture, the index of the drawn picture that it is (read back), or -1.
+    """
+    pictures = [part for row in rows for part in row.pictures]
+    drawn = [part for row in rows for part in row.drawn]
+    drawn_index = {id(part): index for index, part in enumerate(drawn)}
+    uploaded = [part for part in pictures if id(part) not in drawn_index]
+    return {
+        "input_ids": pad([row.input_ids for row in rows], processor.special.end_of_text),
+        "attention_mask": pad([[1] * len(row.input_ids) for row in rows], 0).bool(),
+        "labels": pad([row.labels for row in rows], IGNORE_INDEX),
+        "drawn_images": image_bytes(drawn, processor),
+        "uploaded_images": image_bytes(uploaded, processor),
+        "input_drawn": torch.tensor([drawn_index.get(id(part), -1) for part in pictures], dtype=torch.long),
+    }
+
+
+class Conversations(IterableDataset):
+    """Batches from a given step on, for one DataLoader worker."""
+
+    def __init__(
+        self,
+        make_messages: MakeMessages,
+        processor: VargptProcessor,
+        num_slots: int,
+        settings: BatchSettings,
+        start_step: int = 0,
+    ) -> None:
+        self.make_messages, self.processor, self.num_slots = make_messages, processor, num_slots
+        self.settings, self.start_step = settings, start_step
+
+    def __iter__(self) -> Iterator[Batch]:
+        pool, skip = divmod(self.start_step, self.settings.batches_per_pool)
+        while True:
+            yield from self.pool_batches(pool)[skip:]
+            pool, skip = pool + 1, 0
+
+    def pool_batches(self, pool: int) -> list[Batch]:
+        """The batches of one pool, in an order of its own."""
+        settings, rng = self.settings, random.Random(f"{self.settings.seed}-{pool}")
+        first = pool * settings.pool_size
+        rows = []
+        for sample_id in range(first, first + settings.pool_size):
+            cut = rng.random() >= settings.read_back_rate
+            messages = self.make_messages(sample_id)
+            rows.append(self.processor.conversation_ids(messages, self.num_slots, cut_last_picture=cut))
+        costs = [cost(row, self.num_slots, settings.slot_cost) for row in rows]
+        groups = cut_evenly(costs, settings.batches_per_pool)
+        rng.shuffle(groups)
+        return [collate([rows[index] for index in group], self.processor) for group in groups]
+
+
+def loader(dataset: Conversations) -> Iterator[Batch]:
+    """Batches made ahead in another process."""
+    workers = dataset.settings.num_workers
+    return iter(DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=16 if workers else None))

@@ -1,0 +1,167 @@
+"""The shipped nano, from nothing: text tokenizer, image tokenizer, supervised fine-tuning, export.
+
+    python -m training.recipes.nano --run-dir runs/nano [--minutes 90] [--export vargpt/checkpoints/nano]
+
+Every stage continues where it stopped: run the command again after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import shutil
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from data_recipes.storybook.samples import make_sample, text_corpus
+from training.conversations import BatchSettings
+from training.loop import Finished, LoopSettings
+from training.overrides import apply_overrides
+from training.sft import SftSettings, train
+from training.state import AveragedWeights
+from training.tokenizer import load_tokenizer, recipe_named
+from training.tokenizer import train as train_tokenizer
+from vargpt.chat.engine import ChatEngine
+from vargpt.loading import save
+from vargpt.model import VARGPT
+from vargpt.presets import nano as nano_config
+from vargpt.processing import SpecialTokens, VargptProcessor, square_image_processor, train_text_tokenizer
+from vargpt.types import ChatRequest, Message
+
+logger = logging.getLogger(__name__)
+
+VOCAB_SIZE = 2048
+NUM_TEXTS = 20_000
+PROMPTS = (
+    "draw a fox next to a pine tree at night",
+    "draw a red car",
+    "three apples on a beach",
+    "paint a blue balloon above a house",
+    "a cat and a dog in the snow",
+    "five yellow stars",
+    "draw a green book in pixel art style",
+    "a large elephant in a desert",
+)
+
+
+def nano_sft() -> SftSettings:
+    """Supervised fine-tuning of nano on the mixed storybook stream, two CPU cores with bf16 arithmetic.
+
+    Batches of about 32 conversations, equal in work. The averaged weights are what is exported.
+    """
+    return SftSettings(
+        loop=LoopSettings(
+            total_steps=6000,
+            learning_rate=1.2e-3,
+            warmup_steps=200,
+            final_lr_ratio=0.03,
+            weight_decay=0.03,
+            betas=(0.9, 0.98),
+            ema_decay=0.998,
+            sample_every=500,
+            save_every_minutes=5.0,
+        ),
+        batches=BatchSettings(),
+    )
+
+
+def make_processor(text_tokenizer_dir: Path) -> VargptProcessor:
+    """Nano's processor; the text tokenizer is learnt once and kept in the run directory."""
+    if (text_tokenizer_dir / "tokenizer.json").is_file():
+        return VargptProcessor.from_pretrained(text_tokenizer_dir)
+    tokenizer = train_text_tokenizer(islice(text_corpus(NUM_TEXTS), NUM_TEXTS), VOCAB_SIZE)
+    template = Path(__file__).parents[2] / "vargpt" / "processing" / "chat_template.jinja"
+    processor = VargptProcessor(
+        square_image_processor(64), tokenizer, chat_template=template.read_text(), fixed_size=64, max_context=2048
+    )
+    processor.save_pretrained(text_tokenizer_dir)
+    return processor
+
+
+def make_model(processor: VargptProcessor, image_tokenizer: Path, seed: int) -> VARGPT:
+    """Fresh weights around the trained image tokenizer."""
+    torch.manual_seed(seed)
+    model = VARGPT(nano_config(processor.special, VOCAB_SIZE))
+    model.image_tokenizer.load_state_dict(load_tokenizer(image_tokenizer).state_dict())
+    return model
+
+
+def messages_of(sample_id: int) -> tuple[Message, ...]:
+    return make_sample(sample_id).messages
+
+
+def save_samples(model: VARGPT, processor: VargptProcessor, path: Path) -> None:
+    """A sheet of what the model draws from `PROMPTS`, and beside it what it says."""
+    engine = ChatEngine(model, processor)
+    requests = [ChatRequest(messages=(Message.of("user", prompt),), route="image", seed=0) for prompt in PROMPTS]
+    replies = [reply.message for reply in engine.reply_batch(requests)]
+    pictures = [part.image for reply in replies for part in reply.images]
+    if pictures:
+        sheet = pictures[0].resize((128 * len(pictures), 128))
+        for index, picture in enumerate(pictures):
+            sheet.paste(picture.resize((128, 128), 0), (128 * index, 0))
+        sheet.save(path)
+    texts = [f"{prompt} -> {reply.text}" for prompt, reply in zip(PROMPTS, replies, strict=True)]
+    path.with_suffix(".txt").write_text("\n".join(texts) + "\n")
+
+
+def run_nano(
+    run_dir: Path, settings: SftSettings, tokenizer_dir: Path | None = None
+) -> tuple[VARGPT, VargptProcessor, Finished]:
+    """All stages; returns the model with its trained (not averaged) weights, and how training ended."""
+    tokenizer_dir = tokenizer_dir or run_dir / "image_tokenizer"
+    recipe = recipe_named("nano")
+    if not (tokenizer_dir / "state.pt").is_file() or not (tokenizer_dir / "tokenizer.safetensors").is_file():
+        train_tokenizer(recipe, tokenizer_dir)
+    processor = make_processor(run_dir / "processor")
+    model = make_model(processor, tokenizer_dir / "tokenizer.safetensors", settings.loop.seed)
+
+    def on_sample(trained: nn.Module, step: int) -> None:
+        assert isinstance(trained, VARGPT)
+        save_samples(trained, processor, run_dir / "samples" / f"step_{step:06d}.png")
+
+    finished = train(model, processor, messages_of, settings, run_dir, on_sample)
+    return model, processor, finished
+
+
+def export(model: VARGPT, processor: VargptProcessor, ema: AveragedWeights | None, path: Path) -> None:
+    """The averaged weights in bfloat16 as a model directory; a model card that is there already is kept."""
+    if ema is not None:
+        with ema.applied_to(model):
+            save(model.eval(), processor, path)
+    else:
+        save(model.eval(), processor, path)
+    for leftover in ("generation_config.json",):
+        (path / leftover).unlink(missing_ok=True)
+    shutil.rmtree(path / ".cache", ignore_errors=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.recipes.nano", description="Train nano from nothing.")
+    parser.add_argument("--run-dir", type=Path, default=Path("runs/nano"))
+    parser.add_argument("--tokenizer-dir", type=Path, help="a finished tokenizer run (default: inside the run dir)")
+    parser.add_argument("--export", type=Path, help="write the model directory here at the end")
+    parser.add_argument("--minutes", type=float, help="stop (and save) after this long; the schedule stays in steps")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        settings = apply_overrides(nano_sft(), chosen.set)
+    except ValueError as error:
+        parser.error(str(error))
+    if chosen.minutes is not None:
+        loop = dataclasses.replace(settings.loop, time_budget_minutes=chosen.minutes)
+        settings = dataclasses.replace(settings, loop=loop)
+    model, processor, finished = run_nano(chosen.run_dir, settings, chosen.tokenizer_dir)
+    if chosen.export is not None:
+        export(model, processor, finished.ema, chosen.export)
+        logger.info("step %d exported to %s", finished.step, chosen.export)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Supervised fine-tuning of the whole assistant on conversations with pictures: one forward, a text and an image loss.
+
+In: a recipe (`training/recipes/`), an image tokenizer, a stream of conversations. Out, in the run directory:
+`metrics.jsonl`, `samples/` (drawn from fixed prompts), `state.pt` to continue from, and by `export` a model directory.
+
+Shape legend: B rows, T tokens, I input pictures, N drawn pictures, L slots, d bits, h w the final grid.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.conversations import Batch, BatchSettings, Conversations, MakeMessages, loader
+from training.loop import Finished, LoopSettings, run
+from vargpt.backbone.merge import Condition
+from vargpt.backbone.vision import patchify
+from vargpt.model import VARGPT
+from vargpt.processing import VargptProcessor
+from vargpt.tokenizers.bit_correction import BitFlip, draw_flips
+from vargpt.tokenizers.multiscale_bsq import quantize
+from vargpt.types import ImageLayout, ImageTokens
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftSettings:
+    """What is learnt and how. Rates are per drawn picture.
+
+    `flip_strength` is the largest share of bits flipped per scale (bitwise self-correction). `null_rate`, `no_text_rate`
+    and `no_image_rate` hide the whole prefix, its text, or its pictures (the guidance branches). `rebuilt_rate` is how
+    often the ViT reads a drawn picture back as the tokenizer rebuilds it rather than as it was.
+    """
+
+    loop: LoopSettings
+    batches: BatchSettings
+    flip_strength: float = 0.2
+    null_rate: float = 0.1
+    no_text_rate: float = 0.05
+    no_image_rate: float = 0.05
+    rebuilt_rate: float = 0.7
+    image_loss_weight: float = 2.0
+    text_loss_weight: float = 1.0
+
+
+def draw_conditions(count: int, settings: SftSettings, generator: torch.Generator) -> Tensor:
+    """A `Condition` per drawn picture."""
+    chance = torch.rand(count, generator=generator)
+    bounds = torch.tensor([settings.null_rate, settings.no_text_rate, settings.no_image_rate]).cumsum(0)
+    table = torch.tensor([Condition.NULL, Condition.IMAGE_ONLY, Condition.TEXT_ONLY, Condition.FULL])
+    return table[torch.bucketize(chance, bounds, right=True)]
+
+
+class PictureInputs:
+    """Turns the picture bytes of a batch into what the model takes: bits, targets, latents, patches."""
+
+    def __init__(self, model: VARGPT, layout: ImageLayout, settings: SftSettings) -> None:
+        self.model, self.layout, self.settings = model, layout, settings
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, step: int) -> dict[str, Any]:
+        """Keyword arguments of `VARGPT.forward`; random choices are keyed by the step."""
+        generator = torch.Generator().manual_seed(self.settings.loop.seed * 1_000_003 + step)
+        tokenizer = self.model.image_tokenizer
+        drawn, uploaded = (batch[name].shape[0] for name in ("drawn_images", "uploaded_images"))
+        inputs: dict[str, Any] = {}
+        pixels = torch.cat([to_pixels(batch[name]) for name in ("drawn_images", "uploaded_images") if len(batch[name])])
+        features = tokenizer.features(pixels, self.layout)
+        clean = ImageTokens(self.layout, quantize(features, self.layout.scales).targets)
+        if drawn:
+            strength = BitFlip(self.settings.flip_strength, generator)
+            flips = draw_flips(self.layout, drawn, tokenizer.num_bits, strength, features.device)
+            corrected = tokenizer.correct(features[:drawn], self.layout, flips)
+            inputs["image_bits"], inputs["target_bits"] = corrected.inputs.flat(), corrected.targets.flat()
+            inputs["conditions"] = draw_conditions(drawn, self.settings, generator).to(pixels.device)
+            inputs["image_size"] = (self.layout.height, self.layout.width)
+        seen = batch["input_drawn"]
+        if len(seen):
+            index = torch.where(seen >= 0, seen, drawn + (seen < 0).long().cumsum(0) - 1)
+            inputs["image_latents"] = tokenizer.latents(clean.select(index))
+            visible = pixels[index]
+            rebuilt = (seen >= 0) & (
+                torch.rand(len(seen), generator=generator).to(seen.device) < self.settings.rebuilt_rate
+            )
+            if bool(rebuilt.any()):
+                visible = visible.clone()
+                visible[rebuilt] = tokenizer.decode(clean.select(index[rebuilt])).to(visible.dtype)
+            patches, grid = patchify(visible, self.model.config.vision_config)
+            inputs["pixel_values"], inputs["image_grid_thw"] = patches, grid
+        return inputs
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """uint8 "N 3 H W" to [-1, 1]."""
+    return images.float().div(127.5).sub(1)
+
+
+def make_compute_loss(
+    model: VARGPT, layout: ImageLayout, settings: SftSettings
+) -> Callable[[nn.Module, Batch, int], tuple[Tensor, dict[str, Any]]]:
+    """The loss of one batch, for `training.loop.run`."""
+    picture_inputs = PictureInputs(model, layout, settings)
+
+    def compute_loss(_: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Any]]:
+        has_pictures = len(batch["drawn_images"]) + len(batch["uploaded_images"]) > 0
+        inputs = picture_inputs(batch, step) if has_pictures else {}
+        output = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"], **inputs
+        )
+        metrics: dict[str, Any] = {
+            "text_loss": output.text_loss.detach(),
+            "pictures": len(batch["drawn_images"]),
+            "tokens": int(batch["attention_mask"].sum()),
+        }
+        if output.scale_losses is not None:
+            full = inputs["conditions"] == Condition.FULL
+            metrics["image_loss"] = output.image_loss.detach()
+            by_scale = output.scale_losses.detach()[full].mean(0) if bool(full.any()) else torch.zeros(0)
+            metrics |= {f"bit_loss_{k}": value for k, value in enumerate(by_scale)}
+        return output.loss, metrics
+
+    return compute_loss
+
+
+def train(
+    model: VARGPT,
+    processor: VargptProcessor,
+    make_messages: MakeMessages,
+    settings: SftSettings,
+    run_dir: Path,
+    on_sample: Callable[[nn.Module, int], None] | None = None,
+) -> Finished:
+    """Trains everything but the image tokenizer, in place; continues from `run_dir/state.pt` if there is one."""
+    model.config.image_loss_weight = settings.image_loss_weight
+    model.config.text_loss_weight = settings.text_loss_weight
+    model.image_tokenizer.requires_grad_(False)
+    layout = model.config.layout()
+
+    def batches(start_step: int) -> Iterator[Batch]:
+        return loader(Conversations(make_messages, processor, layout.num_tokens, settings.batches, start_step))
+
+    (run_dir / "samples").mkdir(parents=True, exist_ok=True)
+    return run(settings.loop, model, make_compute_loss(model, layout, settings), batches, run_dir, on_sample)

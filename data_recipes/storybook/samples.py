@@ -23,12 +23,12 @@ from data_recipes.storybook.wishes import sample_drawing, sample_page
 from vargpt.types import Message
 
 MIXTURE: dict[str, float] = {
-    "draw": 0.36,
+    "draw": 0.34,
     "describe": 0.08,
-    "ask": 0.18,
-    "edit": 0.14,
-    "dialogue": 0.16,
-    "talk": 0.08,
+    "ask": 0.23,
+    "edit": 0.15,
+    "dialogue": 0.14,
+    "talk": 0.06,
 }
 DESCRIPTIONS = ("description",) * 8 + ("short description", "long description")
 
@@ -87,8 +87,9 @@ def _describe(rng: random.Random, split: Split, resolution: int) -> list[Message
 def _ask(rng: random.Random, split: Split, resolution: int) -> list[Message]:
     scene = sample_page(rng, split)
     messages: list[Message] = []
-    for turn in range(rng.choice((1, 2, 2, 3))):
-        asked = ask(rng, scene, split)
+    described = rng.random() < 0.4  # what the whole page holds: teaches to see more per picture than one question
+    for turn in range(rng.choice((1, 2, 3, 4, 5))):
+        asked = describe(rng, scene, split, "description") if described and turn == 0 else ask(rng, scene, split)
         parts = (render(scene, resolution), asked.question) if turn == 0 else (asked.question,)
         messages += [Message.of("user", *parts), Message.of("assistant", asked.answer)]
     return messages

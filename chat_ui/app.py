@@ -26,6 +26,7 @@ STARTERS = (
     ("Pixel castle", "Draw a castle in the mountains in pixel art style"),
     ("Surprise me", "Surprise me"),
 )
+DRAW = {"id": "Draw", "description": "The reply is a picture, whatever is said", "icon": "palette", "button": True}
 WELCOME = (
     "I draw, I look at pictures, and I change them. Ask for a picture, then ask about it, or say what should change."
     "\n\nI am small: I know one drawn world of some 165 things, draw 64 × 64 pixels, and make mistakes."
@@ -53,6 +54,7 @@ async def profiles() -> list[cl.ChatProfile]:
 async def start() -> None:
     cl.user_session.set("conversation", Conversation())
     cl.user_session.set("replies", {})
+    await cl.context.emitter.set_commands([DRAW])
     # Not NumberInput: it shows an empty value as 0, which is a seed like any other.
     seed = TextInput(id="seed", label=SEED_LABEL, tooltip=SEED_TOOLTIP, placeholder="new each time")
     sliders = [
@@ -81,7 +83,7 @@ async def ask(message: cl.Message) -> None:
     except (ValueError, OSError) as error:
         await cl.ErrorMessage(str(error)).send()
         return
-    await answer(conversation().ask(message.id, prompt))
+    await answer(conversation().ask(message.id, prompt, "image" if message.command == DRAW["id"] else "auto"))
 
 
 @cl.action_callback("again")
@@ -170,8 +172,8 @@ async def answer(turn: Turn) -> None:
     except asyncio.CancelledError:  # the Stop button
         view = stop(view)
         await shown.show(view)
-    except (ValueError, RuntimeError, OSError, ImportError) as error:
-        view = stop(view)
+    except (ValueError, RuntimeError, OSError) as error:
+        view = stop(view, None)
         await shown.show(view)
         await cl.ErrorMessage(f"This could not be answered: {error}").send()
     finally:

@@ -95,8 +95,8 @@ def advance(view: View, event: ChatEvent) -> View:
             return stop(view, event.reason)
 
 
-def stop(view: View, reason: FinishReason = "cancelled") -> View:
-    """The turn is over; pictures that are not finished stay as they are."""
+def stop(view: View, reason: FinishReason | None = "cancelled") -> View:
+    """The turn is over (None: by an error); pictures that are not finished stay as they are."""
     stopped = _each_card(view, lambda card: card if card.part else replace(card, is_stopped=True))
     return replace(stopped, reason=reason)
 

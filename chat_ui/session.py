@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from chat_ui.settings import MAX_SEED, PageSettings
 from vargpt.chat.pictures import open_picture
 from vargpt.chat.requests import choose_picture
-from vargpt.types import ChatRequest, ImagePart, Message
+from vargpt.types import ChatRequest, ImagePart, Message, Route
 
 NEW_SEEDS = 1_000_000  # short enough to be read aloud
 FORGOTTEN = "This picture belongs to a conversation that has ended; ask for it once more."
@@ -30,12 +30,13 @@ class Turn:
     context: tuple[Message, ...]
     seed: int
     settings: PageSettings
+    route: Route = "auto"
     reply: Message | None = None
     is_again: bool = False
 
     @property
     def request(self) -> ChatRequest:
-        return self.settings.request((*self.context, self.prompt), self.seed)
+        return self.settings.request((*self.context, self.prompt), self.seed, self.route)
 
     def set_aside_a_picture(self) -> bool:
         """Drops the oldest picture of the context; False when there is none left."""
@@ -61,14 +62,14 @@ class Conversation:
     def is_busy(self) -> bool:
         return self.cancel is not None
 
-    def ask(self, turn_id: str, prompt: Message) -> Turn:
+    def ask(self, turn_id: str, prompt: Message, route: Route = "auto") -> Turn:
         """A new turn; an id that is known already is an edited question, and all that came after it is forgotten."""
         if turn_id in self.turns:
             self.messages = self.turns[turn_id].base
             ids = list(self.turns)
             for later in ids[ids.index(turn_id) :]:
                 del self.turns[later]
-        return self._add(Turn(turn_id, prompt, self.messages, self.messages, self._new_seed(), self.settings))
+        return self._add(Turn(turn_id, prompt, self.messages, self.messages, self._new_seed(), self.settings, route))
 
     def again(self, turn_id: str, new_id: str) -> Turn:
         """The same question with the next seed. It takes the place of the last reply; an older question is asked anew.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vargpt.types import ChatRequest, ImageSampling, Message, TextSampling
+from vargpt.types import ChatRequest, ImageSampling, Message, Route, TextSampling
 
 MAX_SEED = 2**31 - 1
 
@@ -66,7 +66,7 @@ class PageSettings:
             numbers["pictures"] = round(numbers["pictures"])
         return cls(seed=seed_from(values.get("seed")), **numbers)
 
-    def request(self, messages: tuple[Message, ...], seed: int) -> ChatRequest:
+    def request(self, messages: tuple[Message, ...], seed: int, route: Route = "auto") -> ChatRequest:
         """The next turn of a conversation that ends with a user message."""
         return ChatRequest(
             messages=messages,
@@ -74,6 +74,7 @@ class PageSettings:
             text_sampling=TextSampling(temperature=self.text_temperature),
             n=self.pictures,
             seed=seed,
+            route=route,
         )
 
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from vargpt.types import ChatEvent, ChatRequest
@@ -51,7 +51,9 @@ class Worker:
         """The events of one turn; leaving the loop early cancels it.
 
         Raises:
-            Exception: whatever the engine raised, or its loading.
+            ValueError: as the engine said it: what was asked cannot be answered.
+            FileNotFoundError: there is no model where one should be.
+            RuntimeError: everything else that went wrong there; the log has the whole story.
         """
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[ChatEvent | None] = asyncio.Queue()
@@ -65,14 +67,14 @@ class Worker:
 
         future = loop.run_in_executor(self._thread, turn)
         future.add_done_callback(lambda _: events.put_nowait(None))  # runs after the events that were put before it
+        future.add_done_callback(_log_failure)
         try:
             while (event := await events.get()) is not None:
                 yield event
-            await future
+            _raise_what_went_wrong(future)
         finally:
             cancel.set()
             future.cancel()  # a turn that has not begun never will
-            future.add_done_callback(_consume)
             self._running.discard(cancel)
 
     def close(self) -> None:
@@ -87,13 +89,16 @@ class Worker:
         return self._engine
 
 
-def _log_failure(future: object) -> None:
+def _log_failure(future: asyncio.Future | Future) -> None:
     error = None if future.cancelled() else future.exception()
-    if error is not None:
-        logger.error("the model could not be loaded: %s", error)
+    if error is not None and not isinstance(error, ValueError):
+        logger.error("the engine failed: %s", error, exc_info=error)
 
 
-def _consume(future: asyncio.Future) -> None:
-    """Looks at the outcome of an abandoned turn, so that asyncio does not complain that nobody did."""
-    if not future.cancelled() and future.exception() is not None:
-        logger.debug("an abandoned turn ended with %r", future.exception())
+def _raise_what_went_wrong(future: asyncio.Future) -> None:
+    error = None if future.cancelled() else future.exception()
+    if error is None:
+        return
+    if isinstance(error, ValueError | FileNotFoundError):
+        raise error
+    raise RuntimeError(f"{type(error).__name__}: {error}") from error

@@ -105,6 +105,10 @@ def test_how_a_turn_ended_is_said_only_when_it_did_not_simply_end(reason: str, w
     assert word in view.note and bool(view.note) == bool(word)
 
 
+def test_a_turn_that_failed_is_not_called_stopped() -> None:
+    assert stop(view_of(TextDelta("hm")), None).note == ""
+
+
 def test_a_stopped_picture_says_so_itself() -> None:
     assert stop(view_of(ImageStarted(0, LAYOUT))).note == ""
 

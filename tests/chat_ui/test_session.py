@@ -41,6 +41,13 @@ def test_a_turn_sees_all_that_was_said_before_it() -> None:
     assert [message.text for message in turn.request.messages] == ["draw a fox", "a fox", "how many?"]
 
 
+def test_the_draw_button_forces_a_picture_and_again_keeps_it_forced() -> None:
+    talk = Conversation()
+    talk.finish(talk.ask("1", said("user", "a fox"), "image"), said("assistant", drawn()))
+    assert (talk.turns["1"].request.route, talk.again("1", "2").request.route) == ("image", "image")
+    assert talk.ask("3", said("user", "hello")).request.route == "auto"
+
+
 def test_an_edited_question_forgets_what_came_after_it() -> None:
     talk = Conversation()
     for number in "123":

@@ -87,6 +87,18 @@ def test_a_model_that_could_not_be_loaded_is_tried_again_by_the_next_turn() -> N
     worker.close()
 
 
+def test_whatever_goes_wrong_in_the_engine_reaches_the_visitor_as_one_sentence() -> None:
+    class Broken:
+        def stream(self, request: ChatRequest, cancel: threading.Event | None = None) -> Iterator[TextDelta]:
+            yield TextDelta("a")
+            raise IndexError("index out of range")
+
+    worker = Worker(Broken)
+    with pytest.raises(RuntimeError, match="IndexError: index out of range"):
+        asyncio.run(texts(worker))
+    worker.close()
+
+
 # Starting
 
 

@@ -31,7 +31,7 @@ Batch = dict[str, Tensor]
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:
     """How samples become batches. `read_back_rate` is the share of samples that end with a picture in which that
-    picture is also read back through the ViT and the turn is closed (the others stop after the slots, which is cheaper).
+    picture is also read back through the ViT and the turn is closed (the others stop after the slots: cheaper).
     """
 
     pool_size: int = 256

@@ -1,7 +1,7 @@
 """The configuration that is saved with the weights: one `VargptConfig` with a sub-config per organ.
 
-text_config and vision_config are transformers' own Qwen2-VL configs; the image tokenizer's and the generator's are ours.
-Field names of published behaviours that we do not share by default ("quirks") carry the published value in their
+text_config and vision_config are transformers' own Qwen2-VL configs; the image tokenizer's and the generator's are
+ours. Field names of published behaviours that we do not share by default ("quirks") carry the published value in their
 docstring line.
 """
 
@@ -82,7 +82,8 @@ class VargptGeneratorConfig(PreTrainedConfig):
 class VargptConfig(PreTrainedConfig):
     """All organs of one model, its special tokens, and the pictures it draws by default.
 
-    `scale_schedules` maps "HEIGHTxWIDTH" in pixels to a coarse-to-fine list of (h, w); `default_size` is one of its keys.
+    `scale_schedules` maps "HEIGHTxWIDTH" in pixels to a coarse-to-fine list of (h, w); `default_size` is one of
+    its keys.
     `image_size` is the pixel side to which input pictures are brought for the ViT when `fixed_image_size` is set
     (nano's world); otherwise they keep their size within the image processor's limits.
     """

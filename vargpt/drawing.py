@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -19,12 +19,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from vargpt.backbone.merge import Condition, branch_keys, continued_mask, merged_grids, rope_positions
+from vargpt.backbone.merge import Condition, PlaceholderIds, branch_keys, continued_mask, merged_grids, rope_positions
 from vargpt.sampling import check_image_sampling
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens
-
-if TYPE_CHECKING:
-    from vargpt.model import VARGPT
 
 
 @dataclass
@@ -68,11 +65,21 @@ def select_cache(cache: DynamicCache, index: Int[Tensor, " R"]) -> DynamicCache:
 
 
 class DrawingMixin:
-    """The inference half of `VARGPT`."""
+    """The inference half of `VARGPT`, which has these organs."""
+
+    vision: Any
+    language_model: Any
+    lm_head: Any
+    projector_in: Any
+    projector_out: Any
+    generator: Any
+    image_tokenizer: Any
+    placeholders: PlaceholderIds
+    embed: Callable[..., Tensor]
 
     @torch.no_grad()
     def extend(
-        self: VARGPT,
+        self,
         state: ConversationState | None,
         input_ids: Int[Tensor, "B t"],
         attention_mask: Tensor | None = None,
@@ -122,7 +129,7 @@ class DrawingMixin:
         )
 
     def _last_source(
-        self: VARGPT,
+        self,
         state: ConversationState | None,
         vision: Bool[Tensor, "B t"],
         grids: list[tuple[int, int, int]],
@@ -151,7 +158,7 @@ class DrawingMixin:
                 source[row], mask[row] = image_latents[total - 1], True
         return source, mask
 
-    def branches(self: VARGPT, state: ConversationState, sampling: ImageSampling) -> list[Condition]:
+    def branches(self, state: ConversationState, sampling: ImageSampling) -> list[Condition]:
         """Full alone without guidance; full and null; with a source and its own scale, image only between them."""
         scales = sampling.guidance_scale
         unguided = scales == 1 if isinstance(scales, int | float) else all(scale == 1 for scale in scales)
@@ -161,7 +168,7 @@ class DrawingMixin:
 
     @torch.no_grad()
     def draw(
-        self: VARGPT,
+        self,
         state: ConversationState,
         layout: ImageLayout,
         sampling: ImageSampling,
@@ -193,9 +200,7 @@ class DrawingMixin:
         context = ImageContext(branches, step=self._slot_step(state, keys, len(conditions)))
         yield from self.generator.generate(context, layout, sampling, rngs, self.image_tokenizer, given)
 
-    def _branch(
-        self: VARGPT, state: ConversationState, states: Tensor, before_start: Tensor, condition: Condition
-    ) -> Branch:
+    def _branch(self, state: ConversationState, states: Tensor, before_start: Tensor, condition: Condition) -> Branch:
         mask = branch_keys(before_start, state.vision, condition)
         has_source = condition in (Condition.FULL, Condition.IMAGE_ONLY) and state.source is not None
         source, source_mask = (state.source, state.source_mask) if has_source else (None, None)
@@ -203,7 +208,7 @@ class DrawingMixin:
         return Branch(memory, None if memory is None else mask, source, source_mask, condition.name.lower())
 
     def _slot_step(
-        self: VARGPT, state: ConversationState, keys: Bool[Tensor, "GB T"], num_branches: int
+        self, state: ConversationState, keys: Bool[Tensor, "GB T"], num_branches: int
     ) -> Callable[[Tensor, int], Tensor]:
         """One scale through the language model: causal among slots, over what each branch may see of the prefix."""
         rows = state.mask.shape[0]

@@ -1,7 +1,7 @@
 """VARGPT: a language model that sees through a ViT, and draws through a next-scale generator it talks to.
 
-In: token ids with placeholders, patches of input pictures, bits of drawn ones. Out in training: a text loss and an image
-loss from one forward; at inference: text logits and pictures, over one `ConversationState`. After VARGPT-v1.1
+In: token ids with placeholders, patches of input pictures, bits of drawn ones. Out in training: a text loss and an
+image loss from one forward; at inference: text logits and pictures, over one `ConversationState`. After VARGPT-v1.1
 (arXiv 2504.02949): every scale of a picture passes through the language model between two projectors, and the generator
 cross-attends to the projected conversation.
 
@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel

@@ -1,7 +1,7 @@
 """The values that cross the seams between rooms: image tokens, guidance branches, messages, chat events.
 
-Nothing here computes on a model. An image is a tuple of token grids, coarse to fine (`ImageTokens`); a conversation is a
-list of `Message`s that goes in and a stream of `ChatEvent`s that comes out.
+Nothing here computes on a model. An image is a tuple of token grids, coarse to fine (`ImageTokens`); a conversation is
+a list of `Message`s that goes in and a stream of `ChatEvent`s that comes out.
 
 Shape legend: N images, B rows (sequences), G guidance branches, L image tokens over all scales, l tokens of one scale,
 S memory positions, D width, d bits (or channels) of one token, h w a grid.
@@ -66,8 +66,8 @@ class ImageLayout:
 class ImageTokens:
     """Images of one layout as token grids, coarse to fine; fewer grids than scales are a preview.
 
-    A grid is int "N h w" (codebook indices), bool "N h w d" (bits) or float "N h w d" (latents). `known` ("N h w", bool)
-    marks what is already decided in raster or masked previews.
+    A grid is int "N h w" (codebook indices), bool "N h w d" (bits) or float "N h w d" (latents). `known` ("N h w",
+    bool) marks what is already decided in raster or masked previews.
     """
 
     layout: ImageLayout

@@ -21,9 +21,7 @@ from vargpt.model import IGNORE_INDEX
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import Message
 
-LOOP = LoopSettings(
-    total_steps=6, learning_rate=3e-3, warmup_steps=1, ema_decay=0.9, autocast="none", device="cpu", save_every_minutes=60
-)
+LOOP = LoopSettings(total_steps=6, learning_rate=3e-3, warmup_steps=1, ema_decay=0.9, autocast="none", device="cpu")
 SETTINGS = SftSettings(loop=LOOP, batches=BatchSettings(pool_size=12, batches_per_pool=3, num_workers=0))
 
 
@@ -90,7 +88,7 @@ def test_guidance_dropout_has_its_rates() -> None:
 
 def test_an_input_picture_gets_the_latents_and_patches_of_itself(processor) -> None:
     model = tiny_model()
-    batch = next(b for b in conversations(processor).pool_batches(0) if len(b["input_drawn"]) and (b["input_drawn"] >= 0).any())
+    batch = next(batch for batch in conversations(processor).pool_batches(0) if (batch["input_drawn"] >= 0).any())
     sft = dataclasses.replace(SETTINGS, rebuilt_rate=0.0, flip_strength=0.0)
     inputs = PictureInputs(model, model.config.layout(), sft)(batch, 0)
     tokens = model.image_tokenizer.encode(batch["drawn_images"].float() / 127.5 - 1, model.config.layout())

@@ -30,7 +30,7 @@ from vargpt.chat.engine import ChatEngine
 from vargpt.loading import save
 from vargpt.model import VARGPT
 from vargpt.presets import nano as nano_config
-from vargpt.processing import SpecialTokens, VargptProcessor, square_image_processor, train_text_tokenizer
+from vargpt.processing import VargptProcessor, square_image_processor, train_text_tokenizer
 from vargpt.types import ChatRequest, Message
 
 logger = logging.getLogger(__name__)

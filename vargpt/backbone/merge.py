@@ -1,8 +1,8 @@
 """Where every token of a mixed sequence stands and what it may see.
 
 In: token ids with placeholders (vision placeholders of input pictures, slots of drawn ones). Out: M-RoPE positions and
-attention masks. A picture that is drawn occupies `<start>` + slots + `<end>`; its slots are transient, so positions go on
-after `<start>` as if they were not there, and no later token sees them:
+attention masks. A picture that is drawn occupies `<start>` + slots + `<end>`; its slots are transient, so positions
+go on after `<start>` as if they were not there, and no later token sees them:
 
     text <start> s0 s1 .. s129 <end> <vision_start> v v .. v <vision_end> text
     pos   5      6  7  ..  135   6         7        8 ..         (max+1)
@@ -87,7 +87,7 @@ def rope_positions(
 
 
 def _vision_coordinates(grids: list[tuple[int, int, int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(t, y, x) of every placeholder, and how far the position counter moves after it (at the last one of a picture)."""
+    """(t, y, x) of every placeholder, and how far positions move on after it (at the last one of a picture)."""
     coords = [torch.zeros(3, 0, dtype=torch.long, device=device)]
     advance = [torch.zeros(0, dtype=torch.long, device=device)]
     for t, h, w in grids:

@@ -1,7 +1,7 @@
 """Pictures into the language model: Qwen2-VL's ViT from transformers, and its patch layout in torch.
 
-In: pixels "I 3 H W" in [-1, 1], or patches as transformers' image processor cuts them. Out: one feature per merged patch,
-in the order of the placeholders.
+In: pixels "I 3 H W" in [-1, 1], or patches as transformers' image processor cuts them. Out: one feature per merged
+patch, in the order of the placeholders.
 
 Shape legend: I pictures, P patches of all pictures, M merged patches of all pictures, D LLM width.
 """

@@ -13,7 +13,7 @@ from vargpt.types import ImageContext, ImageLayout, ImageProgress, ImageSampling
 
 
 class ImageGenerator(nn.Module, ABC):
-    """Draws image tokens. It never sees an LLM or a tokenizer: both come in as plain calls (`ImageContext.step`, codec)."""
+    """Draws image tokens. LLM and tokenizer come in as plain calls (`ImageContext.step`, codec)."""
 
     @abstractmethod
     def slot_inputs(self, tokens: ImageTokens, codec: TokenCodec) -> Float[Tensor, "N L C"]:

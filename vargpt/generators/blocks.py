@@ -1,4 +1,4 @@
-"""The transformer block that draws: self-attention with 2-D rotary positions, cross-attention to the memory, MLP, AdaLN.
+"""The transformer block that draws: self-attention with 2-D rotary positions, cross-attention, MLP, AdaLN.
 
 In: image tokens and a memory of conditions. Out: image tokens of the same shape. After VAR (arXiv 2404.02905) and
 Infinity (arXiv 2412.04431): shared AdaLN, QK l2-normalisation with a learned temperature per head, rotary pairs split

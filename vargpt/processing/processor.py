@@ -1,10 +1,11 @@
-"""Messages to tensors: ChatML, placeholders for pictures, the loss mask; and pixels back to pictures.
+r"""Messages to tensors: ChatML, placeholders for pictures, the loss mask; and pixels back to pictures.
 
-In: conversations (lists of `Message`). Out: token ids with placeholders, patches, grids and latents of the input pictures,
-labels for training. User text is encoded piece by piece with control tokens split, so that no text can inject them.
+In: conversations (lists of `Message`). Out: token ids with placeholders; patches, grids and latents of the input
+pictures; labels for training. User text is encoded piece by piece with control tokens split, so that no text can inject them.
 
-    <|im_start|>user\\n  <|vision_start|>[image]*64<|vision_end|>text <|im_end|>\\n
-    <|im_start|>assistant\\n  text <|image_gen_start|> [slots] <|image_gen_end|><|vision_start|>[image]*64<|vision_end|> <|im_end|>\\n
+    <|im_start|>user\n  <|vision_start|>[image]*64<|vision_end|>text <|im_end|>\n
+    <|im_start|>assistant\n  text <|image_gen_start|> [slots] <|image_gen_end|>
+                                   <|vision_start|>[image]*64<|vision_end|> <|im_end|>\n
 
 Slots exist in training only; a drawn picture of an earlier turn is read through the ViT like any other.
 """
@@ -137,7 +138,7 @@ class VargptProcessor(ProcessorMixin):
             return image.convert("RGB")
         image = image.convert("RGB")
         scale = self.fixed_size / max(image.size)
-        size = tuple(max(1, round(side * scale)) for side in image.size)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         small = image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.LANCZOS)
         page = Image.new("RGB", (self.fixed_size, self.fixed_size), PAPER)
         page.paste(small, ((self.fixed_size - size[0]) // 2, (self.fixed_size - size[1]) // 2))

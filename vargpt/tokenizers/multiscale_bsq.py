@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch.nn import functional as F
@@ -194,6 +194,12 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
             decided_entropy=decided,
             used_entropy=used,
         )
+
+    @overload
+    def encode(self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout, flip: None = None) -> ImageTokens: ...
+
+    @overload
+    def encode(self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout, flip: BitFlip) -> CorrectedTokens: ...
 
     def encode(
         self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout, flip: BitFlip | None = None

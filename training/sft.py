@@ -35,8 +35,8 @@ class SftSettings:
     """What is learnt and how. Rates are per drawn picture.
 
     `flip_strength` is the largest share of bits flipped per scale (bitwise self-correction). `null_rate`,
-    `no_text_rate` and `no_image_rate` hide the whole prefix, its text, or its pictures (the guidance branches). `rebuilt_rate` is how
-    often the ViT reads a drawn picture back as the tokenizer rebuilds it rather than as it was.
+    `no_text_rate` and `no_image_rate` hide the whole prefix, its text, or its pictures (the guidance branches).
+    `rebuilt_rate` is how often the ViT reads a drawn picture back as the tokenizer rebuilds it rather than as it was.
     """
 
     loop: LoopSettings

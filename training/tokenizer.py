@@ -28,8 +28,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from data_recipes.storybook.render import render
-from data_recipes.storybook.sampling import sample_scene
+from data_recipes.storybook.render import paint, render
+from data_recipes.storybook.sampling import sample_colour, sample_scene
+from data_recipes.storybook.scene import PLACES, SIZES, Group, Scene
+from data_recipes.storybook.styles import apply_style
+from data_recipes.storybook.world import OBJECTS
 from training.loop import Finished, LoopSettings, run
 from training.losses import ReconstructionLoss, ReconstructionWeights, psnr
 from training.overrides import apply_overrides
@@ -45,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 DrawPage = Callable[[str, int, int], Image.Image]  # (sample id, height, width) -> RGB picture
 NUM_EVALUATED = 64
+CROWDED_RATE = 0.6
 NUM_SHOWN = 8
 
 
@@ -59,6 +63,7 @@ class TokenizerNetwork:
     attention: bool = False
     norm_groups: int = 8
     patch_size: int = 1
+    linear_path: bool = False
     entropy_weight: float = 0.1
     entropy_inv_temperature: float = 1.0
     commitment_weight: float = 0.25
@@ -87,11 +92,29 @@ class TokenizerSettings:
 
 
 def storybook_page(sample_id: str, height: int, width: int) -> Image.Image:
-    """A random page; equal ids give equal pages. Square pages are drawn at size, others are cut from the middle."""
+    """A random page; equal ids give equal pages. Square pages are drawn at size, others are cut from the middle.
+
+    More than half of the training pages are crowded: a tokenizer learns things, and most of a usual page is background.
+    """
     side = -(-max(height, width) // 32) * 32
-    page = render(sample_scene(random.Random(f"tokenizer/{sample_id}")), side)
+    rng = random.Random(f"tokenizer/{sample_id}")
+    crowded = sample_id.startswith("train") and rng.random() < CROWDED_RATE
+    page = crowded_page(rng, side) if crowded else render(sample_scene(rng), side)
     left, top = (side - width) // 2, (side - height) // 2
     return page.crop((left, top, left + width, top + height))
+
+
+def crowded_page(rng: random.Random, side: int) -> Image.Image:
+    """Things at random places, each at a place where scenes have them, though together no scene would."""
+    places = rng.sample(PLACES, rng.choice((4, 5, 6, 7, 8, 9)))
+    kinds = [rng.choice(tuple(OBJECTS)) for _ in places]
+    groups = tuple(
+        Group(kind, 1, sample_colour(rng, kind), rng.choices(SIZES, (0.5, 0.35, 0.15))[0], place)
+        for kind, place in zip(kinds, places, strict=True)
+    )
+    like = sample_scene(rng)
+    scene = Scene(groups, like.background, like.style)
+    return Image.fromarray(apply_style(scene.style, paint(scene, side)))
 
 
 class Pages(Dataset):

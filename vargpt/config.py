@@ -20,7 +20,8 @@ from vargpt.types import ImageLayout
 class VargptImageTokenizerConfig(PreTrainedConfig):
     """The convolutional autoencoder and its bitwise multi-scale residual quantizer.
 
-    `patch_size` folds squares of pixels into channels before the first convolution (published: 1).
+    `patch_size` folds squares of pixels into channels before the first convolution (published: 1); `linear_path` adds
+    a linear map of each cell beside the network (published: False).
     """
 
     model_type = "vargpt_image_tokenizer"
@@ -33,6 +34,7 @@ class VargptImageTokenizerConfig(PreTrainedConfig):
     attention: bool = False
     norm_groups: int = 8
     patch_size: int = 1
+    linear_path: bool = False
     upsample_mode: str = "bilinear"
     entropy_weight: float = 0.1
     entropy_inv_temperature: float = 1.0

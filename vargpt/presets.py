@@ -40,6 +40,7 @@ def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:
             "channel_multipliers": [1, 2],
             "num_res_blocks": 1,
             "patch_size": 4,
+            "linear_path": True,
         },
         generator_config={
             "hidden_size": width,

@@ -19,18 +19,18 @@ def nano_tokenizer() -> TokenizerSettings:
         width=64,
         scales=NANO_SCALES,
         network=TokenizerNetwork(
-            num_bits=32, base_channels=64, channel_multipliers=(1, 2), num_res_blocks=1, patch_size=4
+            num_bits=32, base_channels=64, channel_multipliers=(1, 2), num_res_blocks=1, patch_size=4, linear_path=True
         ),
-        weights=ReconstructionWeights(),
+        weights=ReconstructionWeights(detail=8.0),
         batch_size=24,
         prefix_rate=0.15,
         loop=LoopSettings(
-            total_steps=6500,
+            total_steps=7000,
             learning_rate=2.5e-3,
             warmup_steps=150,
             final_lr_ratio=0.02,
             ema_decay=0.998,
-            sample_every=1000,
+            sample_every=1500,
             save_every_minutes=3.0,
         ),
     )

@@ -1,7 +1,8 @@
 r"""Messages to tensors: ChatML, placeholders for pictures, the loss mask; and pixels back to pictures.
 
 In: conversations (lists of `Message`). Out: token ids with placeholders; patches, grids and latents of the input
-pictures; labels for training. User text is encoded piece by piece with control tokens split, so that no text can inject them.
+pictures; labels for training. User text is encoded piece by piece with control tokens split, so that no text can
+inject them.
 
     <|im_start|>user\n  <|vision_start|>[image]*64<|vision_end|>text <|im_end|>\n
     <|im_start|>assistant\n  text <|image_gen_start|> [slots] <|image_gen_end|>

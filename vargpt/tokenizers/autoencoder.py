@@ -1,11 +1,12 @@
 """The convolutional autoencoder around a quantiser: pixels <-> features on a coarser grid.
 
 Each level after the first halves the grid; a `patch_size` above 1 first folds squares of pixels into channels, which
-spares a small network the costly convolutions at full resolution.
+spares a small network the costly convolutions at full resolution. A `linear_path` beside the network maps each cell's
+pixels to its features and back, so that a short training starts from a good linear code.
 
 The structure is that of the VQGAN family (arXiv 2012.09841) in the form that Infinity and FLUX publish: per level some
 residual blocks and a resampling step, two blocks and optional attention in the middle, no attention elsewhere.
-Published weights (`patch_size` 1) map onto it name by name.
+Published weights (`patch_size` 1, no linear path) map onto it name by name.
 
 Shape legend: N images, C channels, H W rows and columns of whatever level.
 """
@@ -126,11 +127,14 @@ class Encoder(nn.Module):
         norm_groups: int,
         attention: bool = False,
         patch_size: int = 1,
+        linear_path: bool = False,
     ) -> None:
         super().__init__()
         widths = [base_channels * multiplier for multiplier in channel_multipliers]
         check_widths(widths, norm_groups)
         self.patch_size = patch_size
+        self.cell = patch_size * 2 ** (len(widths) - 1)
+        self.linear = nn.Conv2d(3 * self.cell**2, feature_channels, 1) if linear_path else None
         self.conv_in = nn.Conv2d(3 * patch_size**2, base_channels, 3, padding=1)
         self.levels = nn.ModuleList(
             Level(before, width, num_res_blocks, norm_groups, nn.Identity() if last else Downsample(width))
@@ -146,7 +150,10 @@ class Encoder(nn.Module):
         for level in self.levels:
             hidden_NCHW = level(hidden_NCHW)
         hidden_NCHW = self.middle(hidden_NCHW)
-        return self.conv_out(F.silu(self.norm_out(hidden_NCHW)))
+        features_NCHW = self.conv_out(F.silu(self.norm_out(hidden_NCHW)))
+        if self.linear is None:
+            return features_NCHW
+        return features_NCHW + self.linear(to_channels_last(F.pixel_unshuffle(pixel_values, self.cell)))
 
 
 class Decoder(nn.Module):
@@ -161,6 +168,7 @@ class Decoder(nn.Module):
         norm_groups: int,
         attention: bool = False,
         patch_size: int = 1,
+        linear_path: bool = False,
     ) -> None:
         super().__init__()
         widths = [base_channels * multiplier for multiplier in reversed(channel_multipliers)]
@@ -173,6 +181,8 @@ class Decoder(nn.Module):
         )
         self.norm_out = group_norm(widths[-1], norm_groups)
         self.patch_size = patch_size
+        self.cell = patch_size * 2 ** (len(widths) - 1)
+        self.linear = nn.Conv2d(feature_channels, 3 * self.cell**2, 1) if linear_path else None
         self.conv_out = nn.Conv2d(widths[-1], 3 * patch_size**2, 3, padding=1)
 
     def forward(self, features_NdHW: Float[Tensor, "N d h w"]) -> Float[Tensor, "N 3 H W"]:
@@ -180,7 +190,10 @@ class Decoder(nn.Module):
         for level in self.levels:
             hidden_NCHW = level(hidden_NCHW)
         pixels_NCHW = self.conv_out(F.silu(self.norm_out(hidden_NCHW)))
-        return pixels_NCHW if self.patch_size == 1 else F.pixel_shuffle(pixels_NCHW, self.patch_size)
+        pixels_NCHW = pixels_NCHW if self.patch_size == 1 else F.pixel_shuffle(pixels_NCHW, self.patch_size)
+        if self.linear is None:
+            return pixels_NCHW
+        return pixels_NCHW + F.pixel_shuffle(self.linear(features_NdHW), self.cell)
 
 
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:

@@ -156,6 +156,7 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
             config.norm_groups,
             config.attention,
             config.patch_size,
+            config.linear_path,
         )
         self.encoder = Encoder(*shape)
         self.decoder = Decoder(*shape)

@@ -85,9 +85,7 @@ class VargptConfig(PreTrainedConfig):
     """All organs of one model, its special tokens, and the pictures it draws by default.
 
     `scale_schedules` maps "HEIGHTxWIDTH" in pixels to a coarse-to-fine list of (h, w); `default_size` is one of
-    its keys.
-    `image_size` is the pixel side to which input pictures are brought for the ViT when `fixed_image_size` is set
-    (nano's world); otherwise they keep their size within the image processor's limits.
+    its keys. What size input pictures are brought to is the processor's affair (`VargptProcessor.fixed_size`).
     """
 
     model_type = "vargpt"
@@ -129,7 +127,7 @@ class VargptConfig(PreTrainedConfig):
                 fields = {key: item for key, item in value.items() if key != "model_type"}
                 setattr(self, name, config_class(**fields))
         if self.scale_schedules is None:
-            self.scale_schedules = dict(NANO_SCHEDULES)
+            self.scale_schedules = {size: [list(scale) for scale in scales] for size, scales in NANO_SCHEDULES.items()}
         super().__post_init__(**kwargs)
 
     def layout(self, size: tuple[int, int] | None = None) -> ImageLayout:

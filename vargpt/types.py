@@ -62,7 +62,7 @@ class ImageLayout:
         return self.scales[-1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # what dataclasses generate asks whole tensors for their truth
 class ImageTokens:
     """Images of one layout as token grids, coarse to fine; fewer grids than scales are a preview.
 
@@ -80,6 +80,18 @@ class ImageTokens:
         for grid, scale in zip(self.grids, self.layout.scales, strict=False):
             if tuple(grid.shape[1:3]) != scale:
                 raise ValueError(f"a grid of shape {tuple(grid.shape)} does not belong to scale {scale}")
+
+    def __eq__(self, other: object) -> bool:
+        """Equal layouts and equal tensors, so that messages with drawn pictures can be compared."""
+        if not isinstance(other, ImageTokens):
+            return NotImplemented
+        mine, theirs = (
+            [grid for grid in (*tokens.grids, tokens.known) if grid is not None] for tokens in (self, other)
+        )
+        same_shape = self.layout == other.layout and (len(self.grids), len(mine)) == (len(other.grids), len(theirs))
+        return same_shape and all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
 
     @property
     def num_images(self) -> int:

@@ -14,9 +14,12 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
     from vargpt.chat.engine import ChatEngine
+    from vargpt.evaluation.base import Progress, Report
     from vargpt.types import ChatRequest, ImageSampling, Message, TurnFinished
 
 REFUSED, MISTAKE = 1, 2
@@ -192,27 +195,62 @@ def benchmarks() -> None:
 def evaluate_storybook(
     n: Annotated[int, typer.Option("--n", help="Cases per category.")] = 300,
     categories: Annotated[str | None, typer.Option(help="Some of the categories, with commas between.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the report here, as JSON.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Requests answered together.")] = 32,
+    controls: Annotated[int, typer.Option(help="Per category, so many cases examine the judge itself.")] = 100,
     seed: Annotated[int, typer.Option(help="Which cases; equal seeds, equal cases.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the report here, as JSON.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Also write the table here, as Markdown.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder for sheets of the first pictures.")] = None,
     model: ModelOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Draw, ask, edit and talk about held-out pages of the storybook world; its judge counts what is right."""
-    import json
+    """Draw, ask, edit and talk about held-out pages of the storybook world; its judge counts what is right.
 
-    from data_recipes.storybook import cases, conversation_cases
+    Categories: draw (or one of single_object, two_objects, counting, colours, position, colour_attribution, background,
+    style), ask, edit, route, dialogue.
+    """
     from data_recipes.storybook.judge import Judge
-    from vargpt.evaluation.storybook import evaluate as measure
+    from data_recipes.storybook.scoring import Storybook
+    from vargpt.evaluation import report, storybook
+    from vargpt.evaluation.sheets import Gallery
 
-    if n < 1:
-        raise ValueError(f"--n must be at least 1, got {n}")
-    chosen = [name.strip() for name in categories.split(",")] if categories else None
-    report = measure(open_engine(model, device), cases, conversation_cases, Judge(), n, chosen, seed)
-    text = json.dumps(report, indent=2, ensure_ascii=False)
-    typer.echo(text)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n", encoding="utf-8")
+    world = Storybook(Judge())
+    chosen = None if categories is None else [name.strip() for name in categories.split(",")]
+    storybook.checked_categories(world, chosen)  # mistakes show before the model is loaded
+    engine = open_engine(model, device)
+    gallery = None if pictures is None else Gallery(pictures)
+    rebuild = storybook.round_trip(engine)
+    steps = storybook.evaluate(engine, world, rebuild, n, chosen, batch_size, seed, controls, gallery)
+    result = watched(steps)
+    console().print(report.table(result))
+    write_json(out, result.as_json())
+    if markdown is not None:
+        markdown.parent.mkdir(parents=True, exist_ok=True)
+        markdown.write_text(report.markdown(result), encoding="utf-8")
+
+
+@app.command()
+def bench(
+    runs: Annotated[int, typer.Option(help="Turns of which the median is taken.")] = 5,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Pictures drawn together.")] = 8,
+    out: Annotated[Path | None, typer.Option(help="Also write the numbers here, as JSON.")] = None,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure how fast the model is on this machine."""
+    from rich.table import Table
+
+    from vargpt.evaluation.report import speed_lines
+    from vargpt.evaluation.speed import measure_speed
+
+    speed = measure_speed(open_engine(model, device), runs, batch_size)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in speed_lines(speed):
+        table.add_row(name, value)
+    console().print(table)
+    write_json(out, speed.as_json())
 
 
 @app.command()
@@ -253,6 +291,30 @@ def open_engine(model: str | None, device: str) -> ChatEngine:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     return ChatEngine.load(model, device=device)
+
+
+def watched(steps: Iterator[Progress | Report]) -> Report:
+    """A progress bar until the report is there."""
+    from tqdm import tqdm
+
+    from vargpt.evaluation.base import Progress
+
+    with tqdm(unit="case", file=sys.stderr) as bar:
+        for step in steps:
+            if not isinstance(step, Progress):
+                return step
+            bar.total = step.total
+            bar.set_description(step.task, refresh=False)
+            bar.update(step.done - bar.n)
+    raise AssertionError("an evaluation ends with its report")
+
+
+def write_json(path: Path | None, content: dict[str, Any]) -> None:
+    import json
+
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def checked_seed(seed: int | None) -> int:

@@ -31,12 +31,14 @@ Batch = dict[str, Tensor]
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:
     """How samples become batches. `read_back_rate` is the share of samples that end with a picture in which that
-    picture is also read back through the ViT and the turn is closed (the others stop after the slots: cheaper).
+    picture is also read back through the ViT and the turn is closed (the others stop after the slots: cheaper). Of a
+    long conversation at most `max_drawn` pictures, the last one among them, are learnt; the others are only read back.
     """
 
     pool_size: int = 256
     batches_per_pool: int = 8
-    read_back_rate: float = 0.3
+    read_back_rate: float = 0.2
+    max_drawn: int = 2
     slot_cost: float = 2.0  # work of an image slot (it also passes the generator), in text tokens
     num_workers: int = 1
     seed: int = 0
@@ -116,11 +118,20 @@ class Conversations(IterableDataset):
         for sample_id in range(first, first + settings.pool_size):
             cut = rng.random() >= settings.read_back_rate
             messages = self.make_messages(sample_id)
-            rows.append(self.processor.conversation_ids(messages, self.num_slots, cut_last_picture=cut))
+            with_slots = self.learnt_pictures(messages, rng)
+            rows.append(
+                self.processor.conversation_ids(messages, self.num_slots, cut_last_picture=cut, with_slots=with_slots)
+            )
         costs = [cost(row, self.num_slots, settings.slot_cost) for row in rows]
         groups = cut_evenly(costs, settings.batches_per_pool)
         rng.shuffle(groups)
         return [collate([rows[index] for index in group], self.processor) for group in groups]
+
+    def learnt_pictures(self, messages: Sequence[Message], rng: random.Random) -> set[int]:
+        """Which drawn pictures get slots: the last one and others by chance, `max_drawn` at most."""
+        count = sum(len(message.images) for message in messages if message.role == "assistant")
+        others = rng.sample(range(count - 1), min(max(count - 1, 0), self.settings.max_drawn - 1)) if count else []
+        return {*others, count - 1}
 
 
 def loader(dataset: Conversations) -> Iterator[Batch]:

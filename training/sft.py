@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from training.conversations import Batch, BatchSettings, Conversations, MakeMessages, loader
-from training.loop import Finished, LoopSettings, run
+from training.loop import Finished, LoopSettings, pick_device, run
+from training.quick_attention import use_matmul_attention
 from vargpt.backbone.merge import Condition
 from vargpt.backbone.vision import patchify
 from vargpt.model import VARGPT
@@ -141,6 +142,8 @@ def train(
     model.config.image_loss_weight = settings.image_loss_weight
     model.config.text_loss_weight = settings.text_loss_weight
     model.image_tokenizer.requires_grad_(False)
+    if pick_device(settings.loop.device).type == "cpu":
+        use_matmul_attention(model)
     layout = model.config.layout()
 
     def batches(start_step: int) -> Iterator[Batch]:

@@ -8,8 +8,8 @@ from vargpt.processing.special_tokens import config_fields
 
 
 def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:
-    """About 13M parameters: 64 px pictures of 130 tokens of 32 bits, drawn in six steps; 64 patches to see one."""
-    width = 256
+    """About 9M parameters: 64 px pictures of 130 tokens of 32 bits, drawn in six steps; 64 patches to see one."""
+    width = 192
     return VargptConfig(
         text_config={
             "vocab_size": vocab_size,
@@ -17,20 +17,20 @@ def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:
             "eos_token_id": special.im_end,
             "pad_token_id": special.end_of_text,
             "hidden_size": width,
-            "intermediate_size": 640,
+            "intermediate_size": 512,
             "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
             "max_position_embeddings": 4096,
             "rms_norm_eps": 1e-6,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]},
         },
         vision_config={
-            "depth": 4,
-            "embed_dim": 128,
+            "depth": 3,
+            "embed_dim": 96,
             "hidden_size": width,
             "mlp_ratio": 3,
-            "num_heads": 4,
+            "num_heads": 2,
             "patch_size": 4,
             "spatial_merge_size": 2,
         },
@@ -45,7 +45,7 @@ def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:
         generator_config={
             "hidden_size": width,
             "num_layers": 6,
-            "num_heads": 8,
+            "num_heads": 4,
             "mlp_ratio": 4.0,
             "code_dim": 32,
             "num_bits": 32,

@@ -56,17 +56,18 @@ def nano_sft() -> SftSettings:
     """
     return SftSettings(
         loop=LoopSettings(
-            total_steps=6000,
-            learning_rate=1.2e-3,
-            warmup_steps=200,
+            total_steps=2400,
+            learning_rate=1.5e-3,
+            warmup_steps=100,
             final_lr_ratio=0.03,
             weight_decay=0.03,
             betas=(0.9, 0.98),
-            ema_decay=0.998,
-            sample_every=500,
-            save_every_minutes=5.0,
+            ema_decay=0.995,
+            sample_every=300,
+            save_every_minutes=3.0,
         ),
-        batches=BatchSettings(),
+        batches=BatchSettings(batches_per_pool=12),
+        flip_strength=0.15,
     )
 
 

@@ -13,7 +13,7 @@ Slots exist in training only; a drawn picture of an earlier turn is read through
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,7 @@ class VargptProcessor(ProcessorMixin):
         num_slots: int = 0,
         reply: bool = False,
         cut_last_picture: bool = False,
+        with_slots: Collection[int] | None = None,
     ) -> EncodedConversation:
         """One conversation as ids and labels.
 
@@ -104,8 +105,9 @@ class VargptProcessor(ProcessorMixin):
             num_slots: tokens per drawn picture (training); 0 leaves the slots out (inference).
             reply: end with the header of an assistant message, to be answered.
             cut_last_picture: end a training row right after the slots of a closing drawn picture.
+            with_slots: which of the drawn pictures (0, 1 ...) get slots; None = all. The others are only read back.
         """
-        special, encoded = self.special, EncodedConversation()
+        special, encoded, opened = self.special, EncodedConversation(), 0
         for number, message in enumerate(messages):
             encoded.add(self._header(message.role))
             learn = message.role == "assistant"
@@ -115,8 +117,10 @@ class VargptProcessor(ProcessorMixin):
                     continue
                 if learn:
                     encoded.add([special.gen_start], learn=True)
-                    encoded.add([special.gen_pad] * num_slots)
-                    encoded.drawn.append(part)
+                    if with_slots is None or opened in with_slots:
+                        encoded.add([special.gen_pad] * num_slots)
+                        encoded.drawn.append(part)
+                    opened += 1
                     closing = number == len(messages) - 1 and index == len(message.parts) - 1
                     if cut_last_picture and closing:
                         return encoded

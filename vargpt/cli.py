@@ -196,7 +196,7 @@ def evaluate_storybook(
     n: Annotated[int, typer.Option("--n", help="Cases per category.")] = 300,
     categories: Annotated[str | None, typer.Option(help="Some of the categories, with commas between.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Requests answered together.")] = 32,
-    controls: Annotated[int, typer.Option(help="Per category, so many cases examine the judge itself.")] = 100,
+    controls: Annotated[int, typer.Option(help="Per category, so many cases examine judge and tokenizer.")] = 300,
     seed: Annotated[int, typer.Option(help="Which cases; equal seeds, equal cases.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the report here, as JSON.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Also write the table here, as Markdown.")] = None,

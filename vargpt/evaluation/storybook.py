@@ -35,7 +35,7 @@ def evaluate(
     categories: Sequence[str] | None = None,
     batch_size: int = 32,
     seed: int = 0,
-    controls: int = 100,
+    controls: int = 300,
     gallery: Gallery | None = None,
 ) -> Iterator[Progress | Report]:
     """Measures an engine; the last value is the report.

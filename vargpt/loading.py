@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vargpt.model import VARGPT
@@ -87,7 +88,19 @@ def load(name: str | Path | None = None, device: str = "auto", dtype: str = "aut
         ValueError: weights, config and tokenizer do not belong together; the message names what differs.
     """
     path, where = resolve_model(name), resolve_device(device)
-    model, info = VARGPT.from_pretrained(path, dtype=resolve_dtype(dtype, where), output_loading_info=True)
+    if not any(path.glob("*.safetensors")):
+        raise FileNotFoundError(
+            f"{path} has a config but no weights (*.safetensors); was it copied or trained to its end?"
+        )
+    try:
+        model, info = VARGPT.from_pretrained(
+            path,
+            dtype=resolve_dtype(dtype, where),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are listed, and refused, with everything else that is wrong
+        )
+    except SafetensorError as error:
+        raise ValueError(f"the weights in {path} cannot be read ({error}); copy or download them again") from error
     wrong = {key: sorted(map(str, names)) for key, names in info.items() if names}
     if wrong:
         raise ValueError(f"the weights in {path} are not those of this model: {wrong}")

@@ -25,7 +25,7 @@ from transformers import AutoProcessor, ProcessorMixin
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from vargpt.config import VargptConfig
-from vargpt.processing.special_tokens import SpecialTokens
+from vargpt.processing.special_tokens import SpecialTokens, config_fields
 from vargpt.types import ImagePart, Message, TextPart
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class VargptProcessor(ProcessorMixin):
         reply: bool = False,
         cut_last_picture: bool = False,
         with_slots: Collection[int] | None = None,
+        text_only: bool = False,
     ) -> EncodedConversation:
         """One conversation as ids and labels.
 
@@ -106,6 +107,7 @@ class VargptProcessor(ProcessorMixin):
             reply: end with the header of an assistant message, to be answered.
             cut_last_picture: end a training row right after the slots of a closing drawn picture.
             with_slots: which of the drawn pictures (0, 1 ...) get slots; None = all. The others are only read back.
+            text_only: leave out what pictures take (placeholders and slots): language alone, for its own training.
         """
         special, encoded, opened = self.special, EncodedConversation(), 0
         for number, message in enumerate(messages):
@@ -117,7 +119,7 @@ class VargptProcessor(ProcessorMixin):
                     continue
                 if learn:
                     encoded.add([special.gen_start], learn=True)
-                    if with_slots is None or opened in with_slots:
+                    if not text_only and (with_slots is None or opened in with_slots):
                         encoded.add([special.gen_pad] * num_slots)
                         encoded.drawn.append(part)
                     opened += 1
@@ -125,6 +127,8 @@ class VargptProcessor(ProcessorMixin):
                     if cut_last_picture and closing:
                         return encoded
                     encoded.add([special.gen_end])
+                if text_only:
+                    continue
                 encoded.add([special.vision_start, *[special.image] * self.placeholders(part), special.vision_end])
                 encoded.pictures.append(part)
             encoded.add([special.im_end], learn)
@@ -139,9 +143,9 @@ class VargptProcessor(ProcessorMixin):
         """The picture as the ViT will see it: on a square of paper if the model has one size, else unchanged."""
         if self.fixed_size is None:
             return image
+        image = on_paper(image)
         if image.size == (self.fixed_size, self.fixed_size):
-            return image.convert("RGB")
-        image = image.convert("RGB")
+            return image
         scale = self.fixed_size / max(image.size)
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         small = image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.LANCZOS)
@@ -234,17 +238,30 @@ class VargptProcessor(ProcessorMixin):
         return tensors | self.picture_tensors([part for part in parts if part is not None], model)
 
     def check_model(self, config: VargptConfig) -> None:
-        """Raises ValueError where the tokenizer's control tokens are not the ones the model was built with."""
-        pairs = {
-            "image": config.image_token_id,
-            "gen_start": config.image_gen_start_token_id,
-            "gen_end": config.image_gen_end_token_id,
-            "gen_pad": config.image_gen_pad_token_id,
+        """Raises ValueError where the tokenizer is not the one the model was built with: control tokens, vocabulary."""
+        # bos, eos and pad are left out: a config may list several, or none
+        ours = {
+            name: token
+            for name, token in config_fields(self.special).items()
+            if name[:4] not in ("bos_", "eos_", "pad_")
         }
-        wrong = {name: (getattr(self.special, name), value) for name, value in pairs.items()}
-        wrong = {name: ids for name, ids in wrong.items() if ids[0] != ids[1]}
+        wrong = {name: (token, getattr(config, name)) for name, token in ours.items() if token != getattr(config, name)}
         if wrong:
             raise ValueError(f"tokenizer and model disagree on control tokens (tokenizer, model): {wrong}")
+        known = config.text_config.vocab_size
+        if len(self.tokenizer) > known:
+            raise ValueError(
+                f"the tokenizer has {len(self.tokenizer)} tokens and the model knows {known}; "
+                "load the tokenizer that was saved with the model"
+            )
+
+
+def on_paper(image: Image.Image) -> Image.Image:
+    """The picture in RGB; what is transparent in it shows the same paper that surrounds it."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, (*PAPER, 255)), rgba).convert("RGB")
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:

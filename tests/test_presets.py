@@ -1,0 +1,53 @@
+"""Every named size builds, without memory, with the parameters it promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vargpt.config import VargptConfig
+from vargpt.model import VARGPT
+from vargpt.presets import nano
+from vargpt.processing import SpecialTokens
+from vargpt.testing import tiny_processor
+
+VOCABULARY = 2048
+
+
+@pytest.fixture(scope="module")
+def config() -> VargptConfig:
+    return nano(tiny_processor().special, VOCABULARY)
+
+
+@pytest.fixture(scope="module")
+def model(config) -> VARGPT:
+    with torch.device("meta"):
+        return VARGPT(config)
+
+
+def test_nano_has_its_documented_parameters(config, model) -> None:
+    """About 9M, as its docstring says; a change of size changes this number and the docstring together."""
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert model.lm_head.weight.shape == (VOCABULARY, config.text_config.hidden_size)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 9_205_064
+
+
+def test_nano_fits_into_32_mebibytes_of_bfloat16(model) -> None:
+    assert 2 * sum(parameter.numel() for parameter in model.parameters()) < 32 * 2**20
+
+
+def test_the_organs_of_nano_fit_together(config) -> None:
+    layout = config.layout()
+    tokenizer, drawing, vision = config.image_tokenizer_config, config.generator_config, config.vision_config
+    assert layout.num_tokens == 130 and (layout.height, layout.width) == (64, 64)
+    assert layout.final_scale[0] * tokenizer.downsample_factor == layout.height
+    assert drawing.num_bits == drawing.code_dim == tokenizer.num_bits == 32
+    assert drawing.max_scales >= layout.num_scales
+    assert vision.hidden_size == config.text_config.hidden_size
+    assert (layout.width // (vision.patch_size * vision.spatial_merge_size)) ** 2 == 64, "patches to see a picture"
+
+
+def test_nano_names_the_control_tokens_of_its_tokenizer(config) -> None:
+    special: SpecialTokens = tiny_processor().special
+    tiny_processor().check_model(config)
+    assert (config.eos_token_id, config.pad_token_id) == (special.im_end, special.end_of_text)

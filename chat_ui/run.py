@@ -18,6 +18,11 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
+# What a model writes is shown as Markdown; with this, not even a picture linked there makes the browser go elsewhere.
+POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+    "connect-src 'self' ws: wss: data: blob:; form-action 'self'"
+)
 WORDS = {  # where Chainlit's own words do not fit
     ("chat", "input", "placeholder"): "Ask for a picture, about a picture, or for a change",
     ("chat", "watermark"): "A small model: it makes mistakes.",
@@ -107,11 +112,14 @@ def chainlit_folder() -> Path | None:
 
 
 def build(page: Path, folder: Path) -> None:
-    """Copies Chainlit's own page to `folder`, without the links to other hosts."""
+    """Copies Chainlit's own page to `folder`, without the links to other hosts and forbidden to follow any."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     html = (page / "index.html").read_text(encoding="utf-8")
-    (folder / "index.html").write_text(FOREIGN_LINK.sub("", html), encoding="utf-8")
+    html = FOREIGN_LINK.sub("", html).replace(
+        "<head>", f'<head>\n    <meta http-equiv="Content-Security-Policy" content="{POLICY}" />', 1
+    )
+    (folder / "index.html").write_text(html, encoding="utf-8")
     shutil.copytree(page / "assets", folder / "assets", ignore=shutil.ignore_patterns("*.map"))
 
 

@@ -107,6 +107,7 @@ def test_the_page_that_is_served_links_to_no_other_host(tmp_path: Path) -> None:
     root = prepare(tmp_path / "page")
     html = (root / "build" / "index.html").read_text(encoding="utf-8")
     assert not FOREIGN_LINK.search(html) and "https://" not in html
+    assert "Content-Security-Policy" in html.split("<script")[0]
     assert json.loads((root / "public" / "theme.json").read_text())["custom_fonts"] == []
     assert (root / "chainlit.md").read_text(encoding="utf-8").startswith("# vargpt")
     words = json.loads((root / ".chainlit" / "translations" / "en-US.json").read_text(encoding="utf-8"))

@@ -33,12 +33,14 @@ class BatchSettings:
     """How samples become batches. `read_back_rate` is the share of samples that end with a picture in which that
     picture is also read back through the ViT and the turn is closed (the others stop after the slots: cheaper). Of a
     long conversation at most `max_drawn` pictures, the last one among them, are learnt; the others are only read back.
+    `text_only` leaves all pictures out.
     """
 
     pool_size: int = 256
     batches_per_pool: int = 8
     read_back_rate: float = 0.2
     max_drawn: int = 2
+    text_only: bool = False
     slot_cost: float = 2.0  # work of an image slot (it also passes the generator), in text tokens
     num_workers: int = 1
     seed: int = 0
@@ -120,7 +122,9 @@ class Conversations(IterableDataset):
             messages = self.make_messages(sample_id)
             with_slots = self.learnt_pictures(messages, rng)
             rows.append(
-                self.processor.conversation_ids(messages, self.num_slots, cut_last_picture=cut, with_slots=with_slots)
+                self.processor.conversation_ids(
+                    messages, self.num_slots, cut_last_picture=cut, with_slots=with_slots, text_only=settings.text_only
+                )
             )
         costs = [cost(row, self.num_slots, settings.slot_cost) for row in rows]
         groups = cut_evenly(costs, settings.batches_per_pool)

@@ -14,7 +14,7 @@ from data_recipes.storybook.layout import is_possible
 from data_recipes.storybook.requests import counted
 from data_recipes.storybook.scene import MAX_COUNT, MAX_GROUPS, PLACES, SIZES, Group, Scene
 from data_recipes.storybook.splits import Phrases, Split, colour_is_held_out, may_show
-from data_recipes.storybook.wishes import ARTISTIC, COLOUR_NAMES, KINDS, OPPOSITE, SCENIC
+from data_recipes.storybook.wishes import ARTISTIC, COLOUR_NAMES, HIDING_STYLES, KINDS, OPPOSITE, SCENIC
 from data_recipes.storybook.wording import USER_PLACES, noun, pronoun, rough, user_definite, user_noun
 from data_recipes.storybook.world import BACKGROUNDS, OBJECTS, STYLES
 
@@ -243,7 +243,7 @@ def _replace(rng: random.Random, scene: Scene, split: Split, saying: Saying) -> 
 
 def _recolour(rng: random.Random, scene: Scene, split: Split, saying: Saying) -> Made:
     index, group, the = _target(rng, scene, saying)
-    if not OBJECTS[group.kind].recolourable:
+    if not OBJECTS[group.kind].recolourable or scene.style in HIDING_STYLES:  # nobody could see it
         return None
     colour = rng.choice([colour for colour in COLOUR_NAMES if colour != group.colour])
     after = with_group(scene, index, replace(group, colour=colour))

@@ -25,6 +25,7 @@ STARTERS = (
     ("Under the sea", "A watercolour of a whale and two fish in the sea"),
     ("Pixel castle", "Draw a castle in the mountains in pixel art style"),
     ("Surprise me", "Surprise me"),
+    ("What can you do?", "What can you do?"),
 )
 DRAW = {"id": "Draw", "description": "The reply is a picture, whatever is said", "icon": "palette", "button": True}
 WELCOME = (
@@ -52,19 +53,24 @@ async def profiles() -> list[cl.ChatProfile]:
 
 @cl.on_chat_start
 async def start() -> None:
-    cl.user_session.set("conversation", Conversation())
-    cl.user_session.set("replies", {})
+    if conversation() is None:
+        cl.user_session.set("conversation", Conversation())
+        cl.user_session.set("replies", {})
     await cl.context.emitter.set_commands([DRAW])
     # Not NumberInput: it shows an empty value as 0, which is a seed like any other.
-    seed = TextInput(id="seed", label=SEED_LABEL, tooltip=SEED_TOOLTIP, placeholder="new each time")
+    settings = conversation().settings
+    shown_seed = "" if settings.seed is None else str(settings.seed)
+    seed = TextInput(id="seed", label=SEED_LABEL, tooltip=SEED_TOOLTIP, initial=shown_seed, placeholder="new each time")
     sliders = [
         SliderInput(
-            id=slider.id, label=slider.label, tooltip=slider.tooltip, initial=getattr(PageSettings(), slider.id),
+            id=slider.id, label=slider.label, tooltip=slider.tooltip, initial=getattr(settings, slider.id),
             min=slider.low, max=slider.high, step=slider.step,
         )
         for slider in SLIDERS
     ]  # fmt: skip
     await cl.ChatSettings([seed, *sliders]).send()
+    # A connection that breaks before the first message may have lost all this; the next one then calls this hook again.
+    cl.context.session.chat_started = False
 
 
 @cl.on_settings_update
@@ -128,7 +134,7 @@ async def leave() -> None:
         conversation().cancel.set()
 
 
-def conversation() -> Conversation:
+def conversation() -> Conversation | None:
     return cl.user_session.get("conversation")
 
 

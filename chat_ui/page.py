@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import chainlit as cl
 
 from chat_ui.render import Bubble, Card, View, cards, props
 from chat_ui.session import Turn
+
+PACE = 0.08  # seconds that every preview stays; a small model is otherwise done before the first one is painted
 
 
 class Reply:
@@ -19,6 +22,7 @@ class Reply:
         self._elements: dict[int, cl.CustomElement] = {}
         self._shown = View()
         self._status: cl.Message | None = None
+        self._drawn_at: dict[int, float] = {}
 
     async def status(self, words: str) -> None:
         """A line that stands in for the reply until there is one."""
@@ -76,5 +80,8 @@ class Reply:
             element = cl.CustomElement(name="Picture", props=values, display="inline", for_id=message.id)
             self._elements[card.index] = element
         element.props = values
+        if card.index in self._drawn_at:
+            await asyncio.sleep(self._drawn_at[card.index] + PACE - time.monotonic())
+        self._drawn_at[card.index] = time.monotonic()
         # Not element.send(): that writes the props to a file each time, and a preview is not worth one.
         await cl.context.emitter.send_element(element.to_dict())

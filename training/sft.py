@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from training.conversations import Batch, BatchSettings, Conversations, MakeMessages, loader
 from training.loop import Finished, LoopSettings, pick_device, run
@@ -38,6 +39,7 @@ class SftSettings:
     `flip_strength` is the largest share of bits flipped per scale (bitwise self-correction). `null_rate`,
     `no_text_rate` and `no_image_rate` hide the whole prefix, its text, or its pictures (the guidance branches).
     `rebuilt_rate` is how often the ViT reads a drawn picture back as the tokenizer rebuilds it rather than as it was.
+    `detail` is how much more the tokens of busy places count.
     """
 
     loop: LoopSettings
@@ -47,6 +49,7 @@ class SftSettings:
     no_text_rate: float = 0.05
     no_image_rate: float = 0.05
     rebuilt_rate: float = 0.7
+    detail: float = 3.0
     image_loss_weight: float = 2.0
     text_loss_weight: float = 1.0
 
@@ -81,6 +84,7 @@ class PictureInputs:
             corrected = tokenizer.correct(features[:drawn], self.layout, flips)
             inputs["image_bits"], inputs["target_bits"] = corrected.inputs.flat(), corrected.targets.flat()
             inputs["conditions"] = draw_conditions(drawn, self.settings, generator).to(pixels.device)
+            inputs["token_weights"] = detail_weights(pixels[:drawn], self.layout, self.settings.detail)
             inputs["image_size"] = (self.layout.height, self.layout.width)
         seen = batch["input_drawn"]
         if len(seen):
@@ -96,6 +100,17 @@ class PictureInputs:
             patches, grid = patchify(visible, self.model.config.vision_config)
             inputs["pixel_values"], inputs["image_grid_thw"] = patches, grid
         return inputs
+
+
+def detail_weights(pixels: Tensor, layout: ImageLayout, strength: float) -> Tensor:
+    """How much each token counts, "N L", mean one per scale and picture: 1 + strength * contrast in its area (0-1).
+
+    Most of a page is background, whose bits are either easy or noise; what is asked for stands in the busy places.
+    """
+    grey = pixels.mean(1, keepdim=True)
+    contrast = (F.max_pool2d(grey, 5, 1, 2) + F.max_pool2d(-grey, 5, 1, 2)) / 2
+    scales = [1 + strength * F.adaptive_avg_pool2d(contrast, scale).flatten(1) for scale in layout.scales]
+    return torch.cat([weights / weights.mean(1, keepdim=True) for weights in scales], dim=1)
 
 
 def to_pixels(images: Tensor) -> Tensor:

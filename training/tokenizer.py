@@ -64,6 +64,7 @@ class TokenizerNetwork:
     norm_groups: int = 8
     patch_size: int = 1
     linear_path: bool = False
+    encoder_kernel_size: int = 3
     entropy_weight: float = 0.1
     entropy_inv_temperature: float = 1.0
     commitment_weight: float = 0.25

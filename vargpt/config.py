@@ -21,7 +21,8 @@ class VargptImageTokenizerConfig(PreTrainedConfig):
     """The convolutional autoencoder and its bitwise multi-scale residual quantizer.
 
     `patch_size` folds squares of pixels into channels before the first convolution (published: 1); `linear_path` adds
-    a linear map of each cell beside the network (published: False).
+    a linear map of each cell beside the network (published: False). `encoder_kernel_size` 1 and `norm_groups` 0 make
+    the bits of a cell depend on that cell (and on the coarser bits) alone (published: 3, and 32 groups).
     """
 
     model_type = "vargpt_image_tokenizer"
@@ -35,6 +36,7 @@ class VargptImageTokenizerConfig(PreTrainedConfig):
     norm_groups: int = 8
     patch_size: int = 1
     linear_path: bool = False
+    encoder_kernel_size: int = 3
     upsample_mode: str = "bilinear"
     entropy_weight: float = 0.1
     entropy_inv_temperature: float = 1.0

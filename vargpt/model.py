@@ -226,6 +226,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         image_grid_thw: Int[Tensor, "I 3"] | None = None,
         image_bits: Bool[Tensor, "N L d"] | None = None,
         target_bits: Bool[Tensor, "N L d"] | None = None,
+        token_weights: Float[Tensor, "N L"] | None = None,
         image_size: Sequence[int] | None = None,
         conditions: Int[Tensor, " N"] | None = None,
         image_latents: Float[Tensor, "I h w d"] | None = None,
@@ -241,6 +242,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             image_grid_thw: their grids.
             image_bits: tokens of the drawn pictures, in order of appearance, fed at the slots.
             target_bits: what to predict if not `image_bits` (bitwise self-correction).
+            token_weights: how much each token of the drawn pictures counts in the loss (mean one per scale).
             image_size: (height, width) in pixels of the drawn pictures, all of one layout; default the config's.
             conditions: a `Condition` per drawn picture (dropout for guidance); default FULL.
             image_latents: final-scale latents of the input pictures, the sources of edits.
@@ -270,7 +272,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
                 hidden, input_ids, valid, places, tokens.layout.num_tokens, conditions, image_latents
             )
             targets = None if target_bits is None else ImageTokens.from_flat(tokens.layout, target_bits.bool())
-            output.scale_losses = self.generator.loss(context, tokens, self.image_tokenizer, targets)
+            output.scale_losses = self.generator.loss(context, tokens, self.image_tokenizer, targets, token_weights)
             output.image_loss = self._image_loss(output.scale_losses, tokens.layout)
         output.loss = self._total_loss(output)
         return output

@@ -15,7 +15,7 @@ from PIL import Image
 from training.conversations import BatchSettings, Conversations, cut_evenly
 from training.loop import LoopSettings
 from training.quick_attention import use_matmul_attention
-from training.sft import PictureInputs, SftSettings, draw_conditions, make_compute_loss, train
+from training.sft import PictureInputs, SftSettings, detail_weights, draw_conditions, make_compute_loss, train
 from vargpt.backbone.merge import Condition
 from vargpt.model import IGNORE_INDEX
 from vargpt.testing import tiny_model, tiny_processor
@@ -134,3 +134,15 @@ def test_a_few_steps_lower_both_losses(processor, tmp_path) -> None:
     assert lines[-1]["text_loss"] < 0.3 * lines[0]["text_loss"]
     assert drawn[-1]["image_loss"] < 0.9 * drawn[0]["image_loss"]
     assert torch.equal(tokenizer_before, model.image_tokenizer.state_dict()["encoder.conv_in.weight"])
+
+
+def test_busy_places_count_more_and_every_scale_keeps_its_weight() -> None:
+    layout = tiny_model().config.layout()
+    pixels = torch.zeros(1, 3, 32, 32)
+    pixels[:, :, 2:6, 2:6] = 1.0  # one bright square in the top left cell of the final grid
+    weights = detail_weights(pixels, layout, 4.0)
+    for start, end in zip(layout.offsets[:-1], layout.offsets[1:], strict=True):
+        torch.testing.assert_close(weights[:, start:end].mean(), torch.tensor(1.0))
+    final = weights[0, layout.offsets[-2] :]
+    assert final.argmax() == 0 and final[0] > 1.5 * final[-1]
+    torch.testing.assert_close(detail_weights(pixels, layout, 0.0), torch.ones_like(weights))

@@ -27,9 +27,14 @@ class ImageGenerator(nn.Module, ABC):
 
     @abstractmethod
     def loss(
-        self, context: ImageContext, tokens: ImageTokens, codec: TokenCodec, targets: ImageTokens | None = None
+        self,
+        context: ImageContext,
+        tokens: ImageTokens,
+        codec: TokenCodec,
+        targets: ImageTokens | None = None,
+        weights: Float[Tensor, "N L"] | None = None,
     ) -> Float[Tensor, "N K"]:
-        """Mean loss per image and scale, in nats per decision (bit, code or channel)."""
+        """Mean loss per image and scale, in nats per decision (bit, code or channel); `weights` weigh tokens."""
 
     @abstractmethod
     def generate(

@@ -197,10 +197,16 @@ class NextScaleGenerator(ImageGenerator):
         return -self.bit_losses(context, tokens, codec, targets).sum(-1)
 
     def loss(
-        self, context: ImageContext, tokens: ImageTokens, codec: TokenCodec, targets: ImageTokens | None = None
+        self,
+        context: ImageContext,
+        tokens: ImageTokens,
+        codec: TokenCodec,
+        targets: ImageTokens | None = None,
+        weights: Float[Tensor, "N L"] | None = None,
     ) -> Float[Tensor, "N K"]:
-        """Mean bit cross-entropy per image and scale, in nats."""
+        """Mean bit cross-entropy per image and scale, in nats; `weights` (mean one per scale) weigh tokens."""
         per_token = self.bit_losses(context, tokens, codec, targets).mean(-1)
+        per_token = per_token if weights is None else per_token * weights
         sizes = [h * w for h, w in tokens.layout.scales]
         return torch.stack([part.mean(1) for part in per_token.split(sizes, dim=1)], dim=1)
 

@@ -13,6 +13,7 @@ Shape legend: N images, C channels, H W rows and columns of whatever level.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,15 +27,44 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Style:
+    """What all layers of one network share. `norm_groups` 0 normalises every cell by itself, over all its channels, so
+    that no cell depends on what lies far away; `kernel_size` 1 keeps every cell to itself altogether.
+    """
+
+    norm_groups: int
+    kernel_size: int = 3
+
+    def norm(self, channels: int) -> nn.Module:
+        return nn.GroupNorm(self.norm_groups, channels, eps=1e-6) if self.norm_groups else CellNorm(channels)
+
+    def conv(self, in_channels: int, out_channels: int) -> nn.Conv2d:
+        return nn.Conv2d(in_channels, out_channels, self.kernel_size, padding=self.kernel_size // 2)
+
+
+class CellNorm(nn.Module):
+    """Layer normalisation over the channels of each cell."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, hidden_NCHW: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        hidden_NHWC = hidden_NCHW.permute(0, 2, 3, 1)
+        return F.layer_norm(hidden_NHWC, self.weight.shape, self.weight, self.bias, 1e-6).permute(0, 3, 1, 2)
+
+
 class ResidualBlock(nn.Module):
     """norm, swish, conv, twice, beside a shortcut (1x1 where the width changes)."""
 
-    def __init__(self, in_channels: int, out_channels: int, norm_groups: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, style: Style) -> None:
         super().__init__()
-        self.norm1 = group_norm(in_channels, norm_groups)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = group_norm(out_channels, norm_groups)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.norm1 = style.norm(in_channels)
+        self.conv1 = style.conv(in_channels, out_channels)
+        self.norm2 = style.norm(out_channels)
+        self.conv2 = style.conv(out_channels, out_channels)
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, hidden_NCHW: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D H W"]:
@@ -46,9 +76,9 @@ class ResidualBlock(nn.Module):
 class GridAttention(nn.Module):
     """One head of attention between all cells of a grid, added to the input."""
 
-    def __init__(self, channels: int, norm_groups: int) -> None:
+    def __init__(self, channels: int, style: Style) -> None:
         super().__init__()
-        self.norm = group_norm(channels, norm_groups)
+        self.norm = style.norm(channels)
         self.query = nn.Conv2d(channels, channels, 1)
         self.key = nn.Conv2d(channels, channels, 1)
         self.value = nn.Conv2d(channels, channels, 1)
@@ -66,25 +96,28 @@ class GridAttention(nn.Module):
 class Middle(nn.Module):
     """Two residual blocks on the coarsest grid, with attention between them if wanted."""
 
-    def __init__(self, channels: int, norm_groups: int, attention: bool) -> None:
+    def __init__(self, channels: int, style: Style, attention: bool) -> None:
         super().__init__()
-        self.block1 = ResidualBlock(channels, channels, norm_groups)
-        self.attention = GridAttention(channels, norm_groups) if attention else nn.Identity()
-        self.block2 = ResidualBlock(channels, channels, norm_groups)
+        self.block1 = ResidualBlock(channels, channels, style)
+        self.attention = GridAttention(channels, style) if attention else nn.Identity()
+        self.block2 = ResidualBlock(channels, channels, style)
 
     def forward(self, hidden_NCHW: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
         return self.block2(self.attention(self.block1(hidden_NCHW)))
 
 
 class Downsample(nn.Module):
-    """Half the rows and columns. Pads right and below only, as the published weights expect."""
+    """Half the rows and columns. Pads right and below only, as the published weights expect; a network of kernel size
+    1 takes each 2x2 square by itself.
+    """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, style: Style) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.padding = (0, 0, 0, 0) if style.kernel_size == 1 else (0, 1, 0, 1)
+        self.conv = nn.Conv2d(channels, channels, 2 if style.kernel_size == 1 else 3, stride=2)
 
     def forward(self, hidden_NCHW: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C h w"]:
-        return self.conv(F.pad(hidden_NCHW, (0, 1, 0, 1)))
+        return self.conv(F.pad(hidden_NCHW, self.padding))
 
 
 class Upsample(nn.Module):
@@ -101,11 +134,11 @@ class Upsample(nn.Module):
 class Level(nn.Module):
     """Residual blocks of one resolution, and the step to the next one (none after the last level)."""
 
-    def __init__(self, in_channels: int, channels: int, num_blocks: int, norm_groups: int, resample: nn.Module) -> None:
+    def __init__(self, in_channels: int, channels: int, num_blocks: int, style: Style, resample: nn.Module) -> None:
         super().__init__()
         widths = [in_channels] + [channels] * num_blocks
         self.blocks = nn.ModuleList(
-            ResidualBlock(before, after, norm_groups) for before, after in zip(widths[:-1], widths[1:], strict=True)
+            ResidualBlock(before, after, style) for before, after in zip(widths[:-1], widths[1:], strict=True)
         )
         self.resample = resample
 
@@ -124,25 +157,25 @@ class Encoder(nn.Module):
         base_channels: int,
         channel_multipliers: Sequence[int],
         num_res_blocks: int,
-        norm_groups: int,
+        style: Style,
         attention: bool = False,
         patch_size: int = 1,
         linear_path: bool = False,
     ) -> None:
         super().__init__()
         widths = [base_channels * multiplier for multiplier in channel_multipliers]
-        check_widths(widths, norm_groups)
+        check_widths(widths, style.norm_groups)
         self.patch_size = patch_size
         self.cell = patch_size * 2 ** (len(widths) - 1)
         self.linear = nn.Conv2d(3 * self.cell**2, feature_channels, 1) if linear_path else None
-        self.conv_in = nn.Conv2d(3 * patch_size**2, base_channels, 3, padding=1)
+        self.conv_in = style.conv(3 * patch_size**2, base_channels)
         self.levels = nn.ModuleList(
-            Level(before, width, num_res_blocks, norm_groups, nn.Identity() if last else Downsample(width))
+            Level(before, width, num_res_blocks, style, nn.Identity() if last else Downsample(width, style))
             for before, width, last in zip([base_channels, *widths], widths, is_last(widths), strict=False)
         )
-        self.middle = Middle(widths[-1], norm_groups, attention)
-        self.norm_out = group_norm(widths[-1], norm_groups)
-        self.conv_out = nn.Conv2d(widths[-1], feature_channels, 3, padding=1)
+        self.middle = Middle(widths[-1], style, attention)
+        self.norm_out = style.norm(widths[-1])
+        self.conv_out = style.conv(widths[-1], feature_channels)
 
     def forward(self, pixel_values: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N d h w"]:
         patches_NCHW = pixel_values if self.patch_size == 1 else F.pixel_unshuffle(pixel_values, self.patch_size)
@@ -165,21 +198,21 @@ class Decoder(nn.Module):
         base_channels: int,
         channel_multipliers: Sequence[int],
         num_res_blocks: int,
-        norm_groups: int,
+        style: Style,
         attention: bool = False,
         patch_size: int = 1,
         linear_path: bool = False,
     ) -> None:
         super().__init__()
         widths = [base_channels * multiplier for multiplier in reversed(channel_multipliers)]
-        check_widths(widths, norm_groups)
+        check_widths(widths, style.norm_groups)
         self.conv_in = nn.Conv2d(feature_channels, widths[0], 3, padding=1)
-        self.middle = Middle(widths[0], norm_groups, attention)
+        self.middle = Middle(widths[0], style, attention)
         self.levels = nn.ModuleList(
-            Level(before, width, num_res_blocks + 1, norm_groups, nn.Identity() if last else Upsample(width))
+            Level(before, width, num_res_blocks + 1, style, nn.Identity() if last else Upsample(width))
             for before, width, last in zip([widths[0], *widths], widths, is_last(widths), strict=False)
         )
-        self.norm_out = group_norm(widths[-1], norm_groups)
+        self.norm_out = style.norm(widths[-1])
         self.patch_size = patch_size
         self.cell = patch_size * 2 ** (len(widths) - 1)
         self.linear = nn.Conv2d(feature_channels, 3 * self.cell**2, 1) if linear_path else None
@@ -196,10 +229,6 @@ class Decoder(nn.Module):
         return pixels_NCHW + F.pixel_shuffle(self.linear(features_NdHW), self.cell)
 
 
-def group_norm(channels: int, groups: int) -> nn.GroupNorm:
-    return nn.GroupNorm(groups, channels, eps=1e-6)
-
-
 def is_last(items: Sequence[int]) -> list[bool]:
     return [index == len(items) - 1 for index in range(len(items))]
 
@@ -210,7 +239,7 @@ def check_widths(widths: Sequence[int], norm_groups: int) -> None:
     Raises:
         ValueError: when a width is no multiple of `norm_groups`.
     """
-    if not widths or any(width % norm_groups for width in widths):
+    if not widths or (norm_groups and any(width % norm_groups for width in widths)):
         raise ValueError(
             f"every level needs a width that is a multiple of norm_groups={norm_groups}, got {list(widths)}; "
             "change base_channels, channel_multipliers or norm_groups"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, overload
 import torch
 from torch.nn import functional as F
 
-from vargpt.tokenizers.autoencoder import Decoder, Encoder, to_channels_last
+from vargpt.tokenizers.autoencoder import Decoder, Encoder, Style, to_channels_last
 from vargpt.tokenizers.base import ImageTokenizer
 from vargpt.tokenizers.bit_correction import BitFlip, CorrectedTokens, draw_flips
 from vargpt.types import ImageLayout, ImageTokens
@@ -148,18 +148,10 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
             raise ValueError(f"upsample_mode is one of {UPSAMPLE_MODES}, got {config.upsample_mode!r}")
         self.config = config
         self.downsample_factor = config.downsample_factor
-        shape = (
-            config.num_bits,
-            config.base_channels,
-            config.channel_multipliers,
-            config.num_res_blocks,
-            config.norm_groups,
-            config.attention,
-            config.patch_size,
-            config.linear_path,
-        )
-        self.encoder = Encoder(*shape)
-        self.decoder = Decoder(*shape)
+        widths = (config.num_bits, config.base_channels, config.channel_multipliers, config.num_res_blocks)
+        options = (config.attention, config.patch_size, config.linear_path)
+        self.encoder = Encoder(*widths, Style(config.norm_groups, config.encoder_kernel_size), *options)
+        self.decoder = Decoder(*widths, Style(config.norm_groups), *options)
         self.to(memory_format=torch.channels_last)
 
     @property

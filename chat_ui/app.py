@@ -56,6 +56,7 @@ async def start() -> None:
     if conversation() is None:
         cl.user_session.set("conversation", Conversation())
         cl.user_session.set("replies", {})
+        cl.user_session.set("one_turn", asyncio.Lock())
     await cl.context.emitter.set_commands([DRAW])
     # Not NumberInput: it shows an empty value as 0, which is a seed like any other.
     settings = conversation().settings
@@ -89,7 +90,9 @@ async def ask(message: cl.Message) -> None:
     except (ValueError, OSError) as error:
         await cl.ErrorMessage(str(error)).send()
         return
-    await answer(conversation().ask(message.id, prompt, "image" if message.command == DRAW["id"] else "auto"))
+    route = "image" if message.command == DRAW["id"] else "auto"
+    async with one_turn():
+        await answer(conversation().ask(message.id, prompt, route))
 
 
 @cl.action_callback("again")
@@ -138,6 +141,11 @@ def conversation() -> Conversation | None:
     return cl.user_session.get("conversation")
 
 
+def one_turn() -> asyncio.Lock:
+    """Held by a turn until it is remembered; after Stop the page lets a visitor write earlier than that."""
+    return cl.user_session.get("one_turn")
+
+
 def replies() -> dict[str, Reply]:
     """What is shown of every turn, by its id."""
     return cl.user_session.get("replies")
@@ -146,7 +154,8 @@ def replies() -> dict[str, Reply]:
 async def answer_as_task(turn: Turn) -> None:
     await cl.context.emitter.task_start()
     try:
-        await answer(turn)
+        async with one_turn():
+            await answer(turn)
     finally:
         await cl.context.emitter.task_end()
 

@@ -85,3 +85,10 @@ def test_code_widths_outside_8_to_64_are_refused(num_bits) -> None:
 def test_the_downsample_factor_counts_patches_and_halvings() -> None:
     assert VargptImageTokenizerConfig(patch_size=4, channel_multipliers=[1, 2]).downsample_factor == 8
     assert VargptImageTokenizerConfig(channel_multipliers=(1, 2, 4, 4, 4)).downsample_factor == 16
+
+
+def test_organs_that_do_not_fit_are_refused_with_the_numbers() -> None:
+    with pytest.raises(StrictDataclassClassValidationError, match="20 scales, but generator_config.max_scales is 15"):
+        tiny_config(scale_schedules={"32x32": [[1, 1]] * 19 + [[4, 4]]})
+    with pytest.raises(StrictDataclassClassValidationError, match="must be equal"):
+        tiny_config(generator_config={"num_bits": 16})

@@ -132,6 +132,24 @@ class VargptConfig(PreTrainedConfig):
             self.scale_schedules = {size: [list(scale) for scale in scales] for size, scales in NANO_SCHEDULES.items()}
         super().__post_init__(**kwargs)
 
+    def validate_organs(self) -> None:
+        """Refuses organs that could not work together; the message says which numbers differ."""
+        tokenizer, generator = self.image_tokenizer_config, self.generator_config
+        if not isinstance(tokenizer, PreTrainedConfig) or not isinstance(generator, PreTrainedConfig):
+            return  # not built yet
+        bits = {tokenizer.num_bits, generator.num_bits, generator.code_dim}
+        if len(bits) > 1:
+            raise ValueError(
+                f"image_tokenizer_config.num_bits ({tokenizer.num_bits}), generator_config.num_bits "
+                f"({generator.num_bits}) and generator_config.code_dim ({generator.code_dim}) must be equal"
+            )
+        for size, schedule in (self.scale_schedules or {}).items():
+            if len(schedule) > generator.max_scales:
+                raise ValueError(
+                    f"the schedule of {size} has {len(schedule)} scales, but generator_config.max_scales is "
+                    f"{generator.max_scales}"
+                )
+
     def layout(self, size: tuple[int, int] | None = None) -> ImageLayout:
         """The layout of a picture of `size` = (height, width) pixels; None = the default size.
 

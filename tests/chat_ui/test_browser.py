@@ -26,7 +26,7 @@ START = "import sys; from chat_ui.run import run; run(port=int(sys.argv[1]), hea
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 LIMIT = 300_000  # milliseconds; nothing takes that long, but a loaded machine may
 # Many large scales, so that there is time to press Stop.
-SLOW_TO_DRAW = {"256x256": [[1, 1], [2, 2], [4, 4], [8, 8], *[[32, 32]] * 8]}
+SLOW_TO_DRAW = {"384x384": [[1, 1], [2, 2], [4, 4], [8, 8], *[[48, 48]] * 8]}
 # Notes every picture that is shown: which <img> it is in, a short mark of its content, and the line below it.
 RECORDER = """
 window.shown = [];
@@ -96,7 +96,7 @@ def tiny_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from vargpt.testing import tiny_model, tiny_processor
 
     folder = tmp_path_factory.mktemp("tiny-page")
-    model = tiny_model(scale_schedules=SLOW_TO_DRAW, default_size="256x256")
+    model = tiny_model(scale_schedules=SLOW_TO_DRAW, default_size="384x384")
     save(model, tiny_processor(), folder / "model")
     yield from served(folder, str(folder / "model"))
 
@@ -179,7 +179,7 @@ def test_a_picture_forms_in_one_place_and_counts_its_scales(visit, tiny_address:
     counters = [caption for _, _, caption in visitor.shown if caption.startswith("scale")]
     steps = [int(caption.split()[1]) for caption in counters]
     assert steps == sorted(steps) and all(caption.endswith("of 12") for caption in counters)
-    assert visitor.shown[-1][2].startswith("256 × 256 · seed")
+    assert visitor.shown[-1][2].startswith("384 × 384 · seed")
 
 
 def test_stop_ends_a_picture_on_the_way_and_the_conversation_goes_on(visit, tiny_address: str) -> None:
@@ -211,7 +211,7 @@ def test_again_draws_with_the_next_seed_and_the_file_says_how(visit, tiny_addres
     assert download.value.suggested_filename == "draw-a-fox-42.png"
     download.value.save_as(tmp_path / "fox.png")
     with Image.open(tmp_path / "fox.png") as image:
-        assert image.size == (256, 256)
+        assert image.size == (384, 384)
         assert (image.info["seed"], image.info["prompt"]) == ("42", "draw a fox")
         assert "guidance_scale" in json.loads(image.info["settings"])
 

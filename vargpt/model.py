@@ -106,7 +106,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             if getattr(module, "bias", None) is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, NextScaleGenerator):
-            # AdaLN gates start near zero (VAR), so that a fresh block is close to the identity
+            # the share of the condition in AdaLN starts near zero, as in VAR
             init.normal_(module.shared_modulation[1].weight, mean=0.0, std=std * 0.1)
             init.normal_(module.head_modulation[1].weight, mean=0.0, std=std * 0.1)
         elif "RMSNorm" in type(module).__name__:

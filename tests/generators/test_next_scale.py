@@ -237,7 +237,7 @@ def test_slot_inputs_are_those_that_drawing_computes_scale_by_scale(generator) -
 def test_it_overfits_one_batch_and_then_draws_it() -> None:
     generator, context, tokens = make_generator(), ImageContext((memory_branch(),)), random_tokens()
     optimizer = torch.optim.Adam(generator.parameters(), lr=6e-3)
-    for _ in range(90):
+    for _ in range(140):
         loss = generator.loss(context, tokens, CODEC).mean()
         optimizer.zero_grad()
         loss.backward()

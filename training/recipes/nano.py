@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from data_recipes.storybook.samples import make_sample, text_corpus
+from data_recipes.storybook.samples import MIXTURE, make_sample, text_corpus
 from training.conversations import BatchSettings
 from training.loop import Finished, LoopSettings
 from training.overrides import apply_overrides
@@ -69,11 +69,14 @@ def nano_sft() -> SftSettings:
             sample_every=300,
             save_every_minutes=3.0,
         ),
-        batches=BatchSettings(batches_per_pool=12),
+        batches=BatchSettings(batches_per_pool=10, read_back_rate=0.12),
         flip_strength=0.15,
+        detail=4.0,
     )
 
 
+DRAWING_MIXTURE = {"draw": 0.58, "describe": 0.10, "ask": 0.14, "edit": 0.09, "dialogue": 0.05, "talk": 0.04}
+DRAWING_SAMPLES = 150_000
 LANGUAGE_MIXTURE = {"draw": 0.55, "dialogue": 0.33, "talk": 0.12}
 
 
@@ -123,7 +126,9 @@ def language_messages_of(sample_id: int) -> tuple[Message, ...]:
 
 
 def messages_of(sample_id: int) -> tuple[Message, ...]:
-    return make_sample(sample_id).messages
+    """Mostly drawing at first, which takes longest to learn; the storybook's own mixture later."""
+    mixture = DRAWING_MIXTURE if sample_id < DRAWING_SAMPLES else MIXTURE
+    return make_sample(sample_id, mixture=mixture).messages
 
 
 def save_samples(model: VARGPT, processor: VargptProcessor, path: Path) -> None:

@@ -18,6 +18,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+INITIAL_GATE = 0.5  # of self-attention and MLP; VAR starts near 0 and trains for far longer
 Rotary = tuple[Tensor, Tensor]  # cos, sin, each "L E/2"
 
 
@@ -86,21 +87,27 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention from image tokens to the memory."""
+    """Attention from image tokens to the memory; with `qk_norm`, q and k are normalised as in `SelfAttention`.
+
+    Without it, attention over a few dozen similar memory states stays uniform for a long time in a small model.
+    """
 
     attend = staticmethod(F.scaled_dot_product_attention)
 
-    def __init__(self, hidden_size: int, memory_size: int, num_heads: int) -> None:
+    def __init__(self, hidden_size: int, memory_size: int, num_heads: int, qk_norm: bool = True) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.query = nn.Linear(hidden_size, hidden_size)
         self.key_value = nn.Linear(memory_size, 2 * hidden_size)
         self.proj = nn.Linear(hidden_size, hidden_size)
+        self.log_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(8.0))) if qk_norm else None
 
     def memory_key_value(self, memory: Tensor, cache: LayerCache | None) -> tuple[Tensor, Tensor]:
         if cache is not None and cache.memory_key is not None and cache.memory_value is not None:
             return cache.memory_key, cache.memory_value
         k, v = rearrange(self.key_value(memory), "N S (two H E) -> two N H S E", two=2, H=self.num_heads)
+        if self.log_scale is not None:
+            k = F.normalize(k, dim=-1).to(v.dtype)
         if cache is not None:
             cache.memory_key, cache.memory_value = k, v
         return k, v
@@ -108,23 +115,31 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, memory: Tensor, mask: Bool[Tensor, "N 1 1 S"], cache: LayerCache | None) -> Tensor:
         q = rearrange(self.query(x), "N L (H E) -> N H L E", H=self.num_heads)
         k, v = self.memory_key_value(memory, cache)
-        out = self.attend(q, k, v, attn_mask=mask)
+        scale = None
+        if self.log_scale is not None:
+            temperature = self.log_scale.clamp(max=SelfAttention.MAX_LOG_SCALE).exp()
+            q, scale = (F.normalize(q, dim=-1) * temperature.to(q.dtype)).to(v.dtype), 1.0
+        out = self.attend(q, k, v, attn_mask=mask, scale=scale)
         return self.proj(rearrange(out, "N H L E -> N L (H E)"))
 
 
 class Block(nn.Module):
     """One layer. AdaLN parameters = what all layers share (from the condition) + this layer's own offset."""
 
-    def __init__(self, hidden_size: int, memory_size: int, num_heads: int, mlp_ratio: float, eps: float) -> None:
+    def __init__(
+        self, hidden_size: int, memory_size: int, num_heads: int, mlp_ratio: float, eps: float, cross_qk_norm: bool
+    ) -> None:
         super().__init__()
         inner = round(hidden_size * mlp_ratio)
         self.norm1 = nn.LayerNorm(hidden_size, eps=eps, elementwise_affine=False)
         self.attention = SelfAttention(hidden_size, num_heads)
         self.norm_cross = nn.LayerNorm(hidden_size, eps=eps)
-        self.cross_attention = CrossAttention(hidden_size, memory_size, num_heads)
+        self.cross_attention = CrossAttention(hidden_size, memory_size, num_heads, cross_qk_norm)
         self.norm2 = nn.LayerNorm(hidden_size, eps=eps, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(hidden_size, inner), nn.GELU("tanh"), nn.Linear(inner, hidden_size))
-        self.modulation = nn.Parameter(torch.randn(6, hidden_size) / hidden_size**0.5)
+        offsets = torch.randn(6, hidden_size) / hidden_size**0.5
+        offsets[:2] += INITIAL_GATE
+        self.modulation = nn.Parameter(offsets)
 
     def forward(
         self,

@@ -52,7 +52,7 @@ class NextScaleGenerator(ImageGenerator):
         self.condition_proj = nn.Linear(memory_size, width)
         self.shared_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.blocks = nn.ModuleList(
-            Block(width, memory_size, config.num_heads, config.mlp_ratio, config.norm_eps)
+            Block(width, memory_size, config.num_heads, config.mlp_ratio, config.norm_eps, config.cross_qk_norm)
             for _ in range(config.num_layers)
         )
         self.head_norm = nn.LayerNorm(width, eps=config.norm_eps, elementwise_affine=False)

@@ -33,10 +33,12 @@ class BatchSettings:
     """How samples become batches. `read_back_rate` is the share of samples that end with a picture in which that
     picture is also read back through the ViT and the turn is closed (the others stop after the slots: cheaper). Of a
     long conversation at most `max_drawn` pictures, the last one among them, are learnt; the others are only read back.
-    `text_only` leaves all pictures out.
+    `text_only` leaves all pictures out. `texts_per_pool` conversations without pictures, of a stream of their own, join
+    every pool: they cost a twentieth of the others and keep language learning.
     """
 
     pool_size: int = 256
+    texts_per_pool: int = 0
     batches_per_pool: int = 8
     read_back_rate: float = 0.2
     max_drawn: int = 2
@@ -102,9 +104,12 @@ class Conversations(IterableDataset):
         num_slots: int,
         settings: BatchSettings,
         start_step: int = 0,
+        make_texts: MakeMessages | None = None,
     ) -> None:
+        if settings.texts_per_pool and make_texts is None:
+            raise ValueError(f"texts_per_pool is {settings.texts_per_pool}: give the stream `make_texts` they come from")
         self.make_messages, self.processor, self.num_slots = make_messages, processor, num_slots
-        self.settings, self.start_step = settings, start_step
+        self.settings, self.start_step, self.make_texts = settings, start_step, make_texts
 
     def __iter__(self) -> Iterator[Batch]:
         pool, skip = divmod(self.start_step, self.settings.batches_per_pool)
@@ -126,6 +131,10 @@ class Conversations(IterableDataset):
                     messages, self.num_slots, cut_last_picture=cut, with_slots=with_slots, text_only=settings.text_only
                 )
             )
+        if self.make_texts is not None:
+            count = settings.texts_per_pool
+            texts = (self.make_texts(text_id) for text_id in range(pool * count, (pool + 1) * count))
+            rows += [self.processor.conversation_ids(text, self.num_slots, text_only=True) for text in texts]
         costs = [cost(row, self.num_slots, settings.slot_cost) for row in rows]
         groups = cut_evenly(costs, settings.batches_per_pool)
         rng.shuffle(groups)

@@ -152,8 +152,12 @@ def train(
     settings: SftSettings,
     run_dir: Path,
     on_sample: Callable[[nn.Module, int], None] | None = None,
+    make_texts: MakeMessages | None = None,
 ) -> Finished:
-    """Trains everything but the image tokenizer, in place; continues from `run_dir/state.pt` if there is one."""
+    """Trains everything but the image tokenizer, in place; continues from `run_dir/state.pt` if there is one.
+
+    `make_texts` is the stream that `settings.batches.texts_per_pool` speaks of.
+    """
     model.config.image_loss_weight = settings.image_loss_weight
     model.config.text_loss_weight = settings.text_loss_weight
     model.image_tokenizer.requires_grad_(False)
@@ -162,7 +166,10 @@ def train(
     layout = model.config.layout()
 
     def batches(start_step: int) -> Iterator[Batch]:
-        return loader(Conversations(make_messages, processor, layout.num_tokens, settings.batches, start_step))
+        stream = Conversations(
+            make_messages, processor, layout.num_tokens, settings.batches, start_step, make_texts=make_texts
+        )
+        return loader(stream)
 
     (run_dir / "samples").mkdir(parents=True, exist_ok=True)
     return run(settings.loop, model, make_compute_loss(model, layout, settings), batches, run_dir, on_sample)

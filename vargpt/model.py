@@ -109,6 +109,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             # the share of the condition in AdaLN starts near zero, as in VAR
             init.normal_(module.shared_modulation[1].weight, mean=0.0, std=std * 0.1)
             init.normal_(module.head_modulation[1].weight, mean=0.0, std=std * 0.1)
+            module.init_inputs()
         elif "RMSNorm" in type(module).__name__:
             init.ones_(module.weight)
 

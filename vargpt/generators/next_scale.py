@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from transformers import initialization as init
 
 from vargpt.config import VargptGeneratorConfig
 from vargpt.generators.base import ImageGenerator
@@ -25,6 +26,8 @@ from vargpt.generators.blocks import Block, DrawCache, LayerCache, Rotary, rotar
 from vargpt.generators.schedules import block_causal_mask, grid_positions, level_ids, positions_2d
 from vargpt.sampling import at_scale, guide, sample
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens, TokenCodec
+
+INPUT_STD = 2.0  # of the weights that embed codes and scales
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,19 @@ class NextScaleGenerator(ImageGenerator):
             self.source_embed = nn.Linear(config.code_dim, width)
             self.source_memory_embed = nn.Linear(config.code_dim, memory_size)
             self.source_position_embed = nn.Linear(width // config.num_heads, memory_size)
+
+    @torch.no_grad()
+    def init_inputs(self) -> None:
+        """What has been drawn so far, and on which scale one is, must be heard beside the language model's slots.
+
+        Codes have a norm of about one, not one per channel, so their embeddings take a wider start than other layers.
+        """
+        wide = [self.level_embed.weight, self.code_embed.weight]
+        if self.config.source_memory:
+            wide += [self.source_embed.weight, self.source_memory_embed.weight]
+        for weight in wide:
+            init.normal_(weight, mean=0.0, std=INPUT_STD)
+        init.normal_(self.start, mean=0.0, std=INPUT_STD)
 
     # -- what the slots are fed with -------------------------------------------------------------------------------
 

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from vargpt.generators.blocks import CrossAttention
 from vargpt.generators.next_scale import NextScaleGenerator
+from vargpt.model import VARGPT
 from vargpt.sampling import seeded
 from vargpt.testing import tiny_config
 from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
@@ -232,6 +234,28 @@ def test_slot_inputs_are_those_that_drawing_computes_scale_by_scale(generator) -
     tokens = random_tokens()
     pieces = [generator.scale_inputs(tokens.prefix(max(k, 1)), k, CODEC) for k in range(SQUARE.num_scales)]
     assert_close(generator.slot_inputs(tokens, CODEC), torch.cat(pieces, dim=1))
+
+
+def test_a_fresh_generator_hears_what_has_been_drawn_beside_what_the_language_model_says() -> None:
+    """Both have an input of norm one per channel at best; codes have a norm of one in all, and were once drowned."""
+    generator = VARGPT(CONFIG).generator
+    slots = generator.slot_proj(torch.randn(2, SQUARE.num_tokens, MEMORY))
+    finer = generator.slot_inputs(random_tokens(), CODEC)[:, SQUARE.offsets[1] :]
+    levels = generator.level_embed.weight[: SQUARE.num_scales]
+    assert float(finer.std()) > float(slots.std())
+    assert float(levels.std()) > float(slots.std())
+
+
+def test_a_fresh_cross_attention_already_prefers_some_memory() -> None:
+    """Uniform attention tells the same to every token whatever the words are, and learns very slowly."""
+    torch.manual_seed(0)
+    attention = CrossAttention(64, 64, 4)
+    x, memory = torch.randn(1, 9, 64), torch.randn(1, 30, 64)
+    mask = torch.ones(1, 1, 1, 30, dtype=torch.bool)
+    base = attention(x, memory, mask, None)
+    attention.log_scale.data.fill_(-10.0)  # uniform
+    uniform = attention(x, memory, mask, None)
+    assert float((base - uniform).norm() / uniform.norm()) > 1.0
 
 
 def test_it_overfits_one_batch_and_then_draws_it() -> None:

@@ -66,6 +66,27 @@ def test_a_run_that_starts_later_sees_the_same_batches(processor) -> None:
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def texts_of(sample_id: int) -> list[Message]:
+    return [Message.of("user", f"hello {sample_id}"), Message.of("assistant", "Hello.", picture(1))]
+
+
+def test_texts_without_pictures_join_every_pool(processor) -> None:
+    batches = dataclasses.replace(SETTINGS.batches, texts_per_pool=5)
+    with_texts = Conversations(messages_of, processor, 21, batches, make_texts=texts_of)
+    for pool in (0, 3):
+        mixed = with_texts.pool_batches(pool)
+        plain = conversations(processor).pool_batches(pool)
+        rows = [sum(len(batch["input_ids"]) for batch in pool_batches) for pool_batches in (mixed, plain)]
+        pictures = [sum(len(batch["drawn_images"]) for batch in pool_batches) for pool_batches in (mixed, plain)]
+        assert rows[0] == rows[1] + 5
+        assert pictures[0] == pictures[1]
+
+
+def test_texts_need_the_stream_they_come_from(processor) -> None:
+    with pytest.raises(ValueError, match="make_texts"):
+        Conversations(messages_of, processor, 21, dataclasses.replace(SETTINGS.batches, texts_per_pool=5))
+
+
 def test_the_user_is_never_learnt_and_the_assistant_always_is(processor) -> None:
     batch = conversations(processor).pool_batches(0)[0]
     ids, labels = batch["input_ids"], batch["labels"]

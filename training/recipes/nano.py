@@ -59,7 +59,7 @@ def nano_sft() -> SftSettings:
     """
     return SftSettings(
         loop=LoopSettings(
-            total_steps=8200,
+            total_steps=8000,
             learning_rate=1.5e-3,
             warmup_steps=150,
             final_lr_ratio=0.02,

@@ -22,7 +22,8 @@ class VargptImageTokenizerConfig(PreTrainedConfig):
 
     `patch_size` folds squares of pixels into channels before the first convolution (published: 1); `linear_path` adds
     a linear map of each cell beside the network (published: False). `encoder_kernel_size` 1 and `norm_groups` 0 make
-    the bits of a cell depend on that cell (and on the coarser bits) alone (published: 3, and 32 groups).
+    the bits of a cell depend on that cell (and on the coarser bits) alone (published: 3, and 32 groups). With a
+    `token_patch` of p, a token stands for p x p cells of the quantizer and has as many times more bits (Infinity-8B: 2).
     """
 
     model_type = "vargpt_image_tokenizer"
@@ -35,6 +36,7 @@ class VargptImageTokenizerConfig(PreTrainedConfig):
     attention: bool = False
     norm_groups: int = 8
     patch_size: int = 1
+    token_patch: int = 1
     linear_path: bool = False
     encoder_kernel_size: int = 3
     upsample_mode: str = "bilinear"
@@ -46,12 +48,19 @@ class VargptImageTokenizerConfig(PreTrainedConfig):
     @property
     def downsample_factor(self) -> int:
         """Pixels per cell of the final grid, along one axis."""
-        return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
+        return self.patch_size * self.token_patch * 2 ** (len(self.channel_multipliers) - 1)
+
+    @property
+    def feature_channels(self) -> int:
+        """Bits of one cell of the quantizer."""
+        return self.num_bits // self.token_patch**2
 
     def validate_bits(self) -> None:
         """Refuses code widths that the bitwise quantizer was never built for."""
         if not 8 <= self.num_bits <= 64:
             raise ValueError(f"num_bits must lie between 8 and 64, got {self.num_bits}")
+        if self.token_patch < 1 or self.num_bits % self.token_patch**2:
+            raise ValueError(f"num_bits ({self.num_bits}) must be a multiple of the square of token_patch")
 
 
 @strict
@@ -59,8 +68,15 @@ class VargptGeneratorConfig(PreTrainedConfig):
     """The next-scale transformer that draws.
 
     `memory_size` is the width of the decoder memory and of the LLM outputs handed over (after the projector).
+    `conditioning` is "slots" (the LLM's word on the first slot steers AdaLN) or, as published, "pooled": the memory is
+    normalised and projected to the generator's width, AdaLN and the start follow from an attentive pool over it, and
+    the learned null is a sequence of `null_length` states, as many as the memory it replaces has.
+    `slot_projection` maps the LLM's outputs to the generator's width (published: False, they have it already), and
     `input_residual` adds each slot's own code embedding to what comes back from the LLM (published: False).
+    `corner_positions` rounds rotary positions onto the layout's `position_grid` (published: True) where ours are
+    centres of cells on a page of `rope_grid` units.
     `source_memory` appends the source image's final-scale latents to the memory of an edit (published: False).
+    `cross_attention_rounded` rounds what enters and leaves attention over text to bfloat16 (published: True).
     `cross_qk_norm` l2-normalises queries and keys of cross-attention, with a learned temperature (published: False).
     """
 
@@ -77,11 +93,27 @@ class VargptGeneratorConfig(PreTrainedConfig):
     max_scales: int = 15
     rope_base: float = 10000.0
     rope_grid: int = 64
+    conditioning: str = "slots"
+    null_length: int = 1
+    slot_projection: bool = True
+    corner_positions: bool = False
     input_residual: bool = True
     source_memory: bool = True
     cross_qk_norm: bool = True
+    cross_attention_rounded: bool = False
     norm_eps: float = 1e-6
     initializer_range: float = 0.02
+
+    @property
+    def mlp_size(self) -> int:
+        """Width inside the MLP of a block; published weights round it to a multiple of 256."""
+        inner = round(self.hidden_size * self.mlp_ratio)
+        return round(inner / 256) * 256 if self.conditioning == "pooled" else inner
+
+    def validate_conditioning(self) -> None:
+        """Refuses conditioning that does not exist."""
+        if self.conditioning not in ("slots", "pooled"):
+            raise ValueError(f"conditioning is 'slots' or 'pooled', got {self.conditioning!r}")
 
 
 @strict
@@ -163,7 +195,15 @@ class VargptConfig(PreTrainedConfig):
         if key not in schedules:
             raise ValueError(f"this model draws no {key} pictures (height x width); choose one of {sorted(schedules)}")
         height, width = (int(side) for side in key.split("x"))
-        return ImageLayout(height, width, tuple((int(h), int(w)) for h, w in schedules[key]))
+        scales = tuple((int(h), int(w)) for h, w in schedules[key])
+        return ImageLayout(height, width, scales, self._position_grid(scales))
+
+    def _position_grid(self, scales: tuple[tuple[int, int], ...]) -> tuple[int, int] | None:
+        """The last grid of the longest schedule that goes on from this one; None where positions are a page's."""
+        if not self.generator_config.corner_positions:
+            return None
+        schedules = [tuple((int(h), int(w)) for h, w in schedule) for schedule in (self.scale_schedules or {}).values()]
+        return max((s for s in schedules if s[: len(scales)] == scales), key=len)[-1]
 
 
 # 64 px is a prefix of 128 px, so that the resolution can grow on the same weights.

@@ -28,12 +28,14 @@ FinishReason = Literal["stop", "length", "cancelled"]
 class ImageLayout:
     """The pixel size of an image and the full scale schedule (coarse to fine) that its tokens belong to.
 
-    A tokenizer with one grid (VQ, FSQ, KL) has one scale.
+    A tokenizer with one grid (VQ, FSQ, KL) has one scale. `position_grid` is the grid that positions are rounded onto
+    by weights that were trained so (the last one of the largest pictures of this aspect); None for all others.
     """
 
     height: int
     width: int
     scales: tuple[tuple[int, int], ...]
+    position_grid: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -156,6 +158,7 @@ class Branch:
     memory_mask: Tensor | None = None  # "N S", True = may be attended
     source: Tensor | None = None  # "N h w d": final-scale latents of the source image of an edit
     source_mask: Tensor | None = None  # "N", True = this image has a source
+    pooled: Tensor | None = None  # "N P D": what a pooled condition is made of, if not the memory
     label: str = "conditional"
 
 
@@ -244,10 +247,12 @@ class ImageSampling:
 
     `guidance_scale=1` runs the conditional branch alone. `image_guidance_scale` is used only when an image is edited:
     it weighs the source image (image only minus null), `guidance_scale` then weighs the instruction (full minus image
-    only), at the price of a third branch; None weighs both alike with two branches.
+    only), at the price of a third branch; None weighs both alike with two branches. `guidance_layer` is where branches
+    are combined: 0 = at the logits, -n = at the output of the n-th layer from the end plus one (Infinity).
     """
 
     guidance_scale: float | tuple[float, ...] = 2.0
+    guidance_layer: int = 0
     image_guidance_scale: float | tuple[float, ...] | None = None
     temperature: float | tuple[float, ...] = 0.5
     top_k: int | tuple[int, ...] = 0

@@ -18,6 +18,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vargpt.config import VargptGeneratorConfig
+
 INITIAL_GATE = 0.5  # of self-attention and MLP; VAR starts near 0 and trains for far longer
 Rotary = tuple[Tensor, Tensor]  # cos, sin, each "L E/2"
 
@@ -86,17 +88,25 @@ class SelfAttention(nn.Module):
         return self.proj(rearrange(out, "N H L E -> N L (H E)"))
 
 
+def rounded(values: Tensor) -> Tensor:
+    """To bfloat16 and back: what published code does around attention over text, even in float32."""
+    return values.to(torch.bfloat16).to(values.dtype)
+
+
 class CrossAttention(nn.Module):
     """Attention from image tokens to the memory; with `qk_norm`, q and k are normalised as in `SelfAttention`.
 
-    Without it, attention over a few dozen similar memory states stays uniform for a long time in a small model.
+    `rounded` rounds what goes in and comes out to bfloat16, as published code does.
+    Without normalisation, attention over a few dozen similar memory states stays uniform for a long time in a small model.
     """
 
     attend = staticmethod(F.scaled_dot_product_attention)
 
-    def __init__(self, hidden_size: int, memory_size: int, num_heads: int, qk_norm: bool = True) -> None:
+    def __init__(
+        self, hidden_size: int, memory_size: int, num_heads: int, qk_norm: bool = True, rounded: bool = False
+    ) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.rounded = num_heads, rounded
         self.query = nn.Linear(hidden_size, hidden_size)
         self.key_value = nn.Linear(memory_size, 2 * hidden_size)
         self.proj = nn.Linear(hidden_size, hidden_size)
@@ -119,22 +129,26 @@ class CrossAttention(nn.Module):
         if self.log_scale is not None:
             temperature = self.log_scale.clamp(max=SelfAttention.MAX_LOG_SCALE).exp()
             q, scale = (F.normalize(q, dim=-1) * temperature.to(q.dtype)).to(v.dtype), 1.0
+        if self.rounded:
+            q, k, v = (rounded(part) for part in (q, k, v))
         out = self.attend(q, k, v, attn_mask=mask, scale=scale)
+        out = rounded(out) if self.rounded else out
         return self.proj(rearrange(out, "N H L E -> N L (H E)"))
 
 
 class Block(nn.Module):
     """One layer. AdaLN parameters = what all layers share (from the condition) + this layer's own offset."""
 
-    def __init__(
-        self, hidden_size: int, memory_size: int, num_heads: int, mlp_ratio: float, eps: float, cross_qk_norm: bool
-    ) -> None:
+    def __init__(self, config: VargptGeneratorConfig, memory_size: int) -> None:
         super().__init__()
-        inner = round(hidden_size * mlp_ratio)
+        hidden_size, num_heads, eps = config.hidden_size, config.num_heads, config.norm_eps
+        inner = config.mlp_size
         self.norm1 = nn.LayerNorm(hidden_size, eps=eps, elementwise_affine=False)
         self.attention = SelfAttention(hidden_size, num_heads)
         self.norm_cross = nn.LayerNorm(hidden_size, eps=eps)
-        self.cross_attention = CrossAttention(hidden_size, memory_size, num_heads, cross_qk_norm)
+        self.cross_attention = CrossAttention(
+            hidden_size, memory_size, num_heads, config.cross_qk_norm, config.cross_attention_rounded
+        )
         self.norm2 = nn.LayerNorm(hidden_size, eps=eps, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(hidden_size, inner), nn.GELU("tanh"), nn.Linear(inner, hidden_size))
         offsets = torch.randn(6, hidden_size) / hidden_size**0.5

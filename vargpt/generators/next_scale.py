@@ -16,14 +16,21 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import initialization as init
 
 from vargpt.config import VargptGeneratorConfig
 from vargpt.generators.base import ImageGenerator
 from vargpt.generators.blocks import Block, DrawCache, LayerCache, Rotary, rotary_2d
-from vargpt.generators.schedules import block_causal_mask, grid_positions, level_ids, positions_2d
+from vargpt.generators.conditions import AttentivePool
+from vargpt.generators.schedules import (
+    block_causal_mask,
+    corner_positions_2d,
+    grid_positions,
+    level_ids,
+    positions_2d,
+)
 from vargpt.sampling import at_scale, guide, sample
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens, TokenCodec
 
@@ -37,6 +44,7 @@ class Memory:
     states: Float[Tensor, "GN S D"]
     mask: Bool[Tensor, "GN 1 1 S"]
     source: Float[Tensor, "GN d h w"] | None
+    condition: Float[Tensor, "GN C"] | None = None  # where it follows from the memory
 
 
 class NextScaleGenerator(ImageGenerator):
@@ -48,15 +56,11 @@ class NextScaleGenerator(ImageGenerator):
         width, memory_size = config.hidden_size, config.memory_size
         self.start = nn.Parameter(torch.randn(width) * config.initializer_range)
         self.code_embed = nn.Linear(config.code_dim, width)
-        self.slot_proj = nn.Linear(memory_size, width)
         self.level_embed = nn.Embedding(config.max_scales, width)
-        self.memory_norm = nn.LayerNorm(memory_size, eps=config.norm_eps)
-        self.null_memory = nn.Parameter(torch.randn(memory_size) * config.initializer_range)
-        self.condition_proj = nn.Linear(memory_size, width)
+        key_size = self._make_conditioning(config)
         self.shared_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.blocks = nn.ModuleList(
-            Block(width, memory_size, config.num_heads, config.mlp_ratio, config.norm_eps, config.cross_qk_norm)
-            for _ in range(config.num_layers)
+            Block(config, key_size) for _ in range(config.num_layers)
         )
         self.head_norm = nn.LayerNorm(width, eps=config.norm_eps, elementwise_affine=False)
         self.head_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
@@ -65,6 +69,15 @@ class NextScaleGenerator(ImageGenerator):
             self.source_embed = nn.Linear(config.code_dim, width)
             self.source_memory_embed = nn.Linear(config.code_dim, memory_size)
             self.source_position_embed = nn.Linear(width // config.num_heads, memory_size)
+
+    def _make_conditioning(self, config: VargptGeneratorConfig) -> int:
+        """The layers between what an image is drawn from and the blocks; returns the width of the memory they see."""
+        width, memory_size = config.hidden_size, config.memory_size
+        self.slot_proj = nn.Linear(memory_size, width)
+        self.memory_norm = nn.LayerNorm(memory_size, eps=config.norm_eps)
+        self.null_memory = nn.Parameter(torch.randn(memory_size) * config.initializer_range)
+        self.condition_proj = nn.Linear(memory_size, width)
+        return memory_size
 
     @torch.no_grad()
     def init_inputs(self) -> None:
@@ -81,11 +94,17 @@ class NextScaleGenerator(ImageGenerator):
 
     # -- what the slots are fed with -------------------------------------------------------------------------------
 
-    def slot_inputs(self, tokens: ImageTokens, codec: TokenCodec) -> Float[Tensor, "N L C"]:
-        """Start vector for the first scale, then the embedded codes of everything coarser at every finer scale."""
+    def slot_inputs(
+        self, tokens: ImageTokens, codec: TokenCodec, condition: Float[Tensor, "N C"] | None = None
+    ) -> Float[Tensor, "N L C"]:
+        """Start vector for the first scale, then the embedded codes of everything coarser at every finer scale.
+
+        `condition` joins the start where it is known before the language model has spoken.
+        """
         codes = [rearrange(grid, "N h w d -> N (h w) d") for grid in codec.scale_inputs(tokens)]
         finer = self.code_embed(torch.cat(codes, dim=1).to(self.code_embed.weight.dtype))
-        start = self.start.expand(tokens.num_images, tokens.layout.offsets[1], -1)
+        start = self.start if condition is None else self.start + condition[:, None]
+        start = start.expand(tokens.num_images, tokens.layout.offsets[1], -1)
         return torch.cat((start.to(finer.dtype), finer), dim=1)
 
     def scale_inputs(self, tokens: ImageTokens, k: int, codec: TokenCodec) -> Float[Tensor, "N l C"]:
@@ -94,6 +113,11 @@ class NextScaleGenerator(ImageGenerator):
             return self.start.expand(tokens.num_images, tokens.layout.offsets[1], -1)
         codes = codec.next_input(tokens, k).to(self.code_embed.weight.dtype)
         return self.code_embed(rearrange(codes, "N h w d -> N (h w) d"))
+
+    def _start(self, memory: Memory, num_rows: int, num_tokens: int) -> Float[Tensor, "GN l C"]:
+        """What the first scale is fed with."""
+        start = self.start if memory.condition is None else self.start + memory.condition[:, None]
+        return start.expand(num_rows, num_tokens, -1)
 
     # -- the transformer -------------------------------------------------------------------------------------------
 
@@ -156,6 +180,8 @@ class NextScaleGenerator(ImageGenerator):
 
     def _condition(self, first_slot: Tensor | None, memory: Memory) -> Float[Tensor, "GN C"]:
         """AdaLN condition: what the LLM says at the first slot; without an LLM the mean of the memory."""
+        if memory.condition is not None:
+            return memory.condition
         if first_slot is None:
             weights = memory.mask[:, 0, 0, :, None].to(memory.states.dtype)
             first_slot = (memory.states * weights).sum(1) / weights.sum(1)
@@ -163,12 +189,16 @@ class NextScaleGenerator(ImageGenerator):
 
     def _rotary(self, layout: ImageLayout, device: torch.device) -> Rotary:
         head_dim = self.config.hidden_size // self.config.num_heads
-        return rotary_2d(positions_2d(layout, self.config.rope_grid, device), head_dim, self.config.rope_base)
+        if self.config.corner_positions:
+            positions = corner_positions_2d(layout, device)
+        else:
+            positions = positions_2d(layout, self.config.rope_grid, device)
+        return rotary_2d(positions, head_dim, self.config.rope_base)
 
     def _embed(self, slots: Tensor | None, inputs: Tensor, levels: Tensor, source: Tensor | None) -> Tensor:
         x = self.level_embed(levels)[None]
         if slots is not None:
-            x = x + self.slot_proj(slots)
+            x = x + (self.slot_proj(slots) if self.config.slot_projection else slots)
         if slots is None or self.config.input_residual:
             x = x + inputs
         return x if source is None else x + source
@@ -184,6 +214,8 @@ class NextScaleGenerator(ImageGenerator):
         memory = self.memory(context.branches, tokens.num_images)
         slots = None if context.slots is None else rearrange(context.slots, "G N L D -> (G N) L D")
         inputs = repeat(self.slot_inputs(tokens, codec), "N L C -> (G N) L C", G=len(context.branches))
+        first = layout.offsets[1]
+        inputs = torch.cat((self._start(memory, len(inputs), first).to(inputs.dtype), inputs[:, first:]), dim=1)
         condition = self._condition(None if slots is None else slots[:, 0], memory)
         shared = rearrange(self.shared_modulation(condition), "N (six C) -> N six C", six=6)
         source = self._source_slots(memory, layout.scales)
@@ -250,21 +282,28 @@ class NextScaleGenerator(ImageGenerator):
         cache = DrawCache([LayerCache() for _ in self.blocks])
         cos, sin = self._rotary(layout, device)
         levels, offsets = level_ids(layout, device), layout.offsets
+        guided_layer = len(self.blocks) + sampling.guidance_layer if sampling.guidance_layer < 0 else None
         condition: Tensor | None = None
         shared: Tensor | None = None
         tokens = ImageTokens(layout, (torch.empty(len(rngs), *layout.scales[0], 0, device=device),))
         grids: tuple[Tensor, ...] = ()
         for k, (h, w) in enumerate(layout.scales):
             span = slice(offsets[k], offsets[k + 1])
-            inputs = repeat(self.scale_inputs(tokens, k, codec), "N l C -> G N l C", G=num_branches)
+            if k == 0:
+                rows = self._start(memory, num_branches * len(rngs), offsets[1])
+                inputs = rearrange(rows, "(G N) l C -> G N l C", G=num_branches)
+            else:
+                inputs = repeat(self.scale_inputs(tokens, k, codec), "N l C -> G N l C", G=num_branches)
             slots = None if context.step is None else rearrange(context.step(inputs, k), "G N l D -> (G N) l D")
             if condition is None or shared is None:
                 condition = self._condition(None if slots is None else slots[:, 0], memory)
                 shared = rearrange(self.shared_modulation(condition), "N (six C) -> N six C", six=6)
             source = self._source_slots(memory, [(h, w)])
             x = self._embed(slots, inputs.flatten(0, 1), levels[span], source)
-            for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
+            for number, (block, layer_cache) in enumerate(zip(self.blocks, cache.layers, strict=True)):
                 x = block(x, shared, memory.states, memory.mask, (cos[span], sin[span]), None, layer_cache)
+                if number == guided_layer:
+                    x = repeat(guide_states(x, num_branches, sampling, k), "N l C -> (G N) l C", G=num_branches)
             if given is not None and k < len(given.grids):
                 bits = given.grids[k].to(device)
             else:
@@ -282,10 +321,93 @@ class NextScaleGenerator(ImageGenerator):
         k: int,
         scale: tuple[int, int],
     ) -> Bool[Tensor, "N h w d"]:
-        logits = rearrange(logits.float(), "(G N) l d two -> G N l d two", G=num_branches)
-        image_scale = sampling.image_guidance_scale
-        image_guidance = 1.0 if image_scale is None else at_scale(image_scale, k)
-        logits = guide(logits, at_scale(sampling.guidance_scale, k), image_guidance)
+        logits = logits.float()
+        logits = logits[: len(rngs)] if sampling.guidance_layer else guide_states(logits, num_branches, sampling, k)
         top_k, top_p = int(at_scale(sampling.top_k, k)), at_scale(sampling.top_p, k)
         choices = sample(logits, at_scale(sampling.temperature, k), rngs, top_k, top_p)
         return rearrange(choices.bool(), "N (h w) d -> N h w d", h=scale[0], w=scale[1])
+
+
+def guide_states(states: Float[Tensor, "GN *rest"], num_branches: int, sampling: ImageSampling, k: int) -> Tensor:
+    """Classifier-free guidance of rows in which the branches are folded: logits, or the output of a layer."""
+    image_scale = sampling.image_guidance_scale
+    image_guidance = 1.0 if image_scale is None else at_scale(image_scale, k)
+    unfolded = states.unflatten(0, (num_branches, -1))
+    return guide(unfolded, at_scale(sampling.guidance_scale, k), image_guidance)
+
+
+class PooledNextScaleGenerator(NextScaleGenerator):
+    """The published way of conditioning: Infinity's, and VARGPT-v1.1's decoder.
+
+    Memory is normalised and projected to the generator's width; AdaLN and the start follow from an attentive pool over
+    it, or over what `Branch.pooled` holds. The null is a sequence: as many of its states as the memory has stand in for
+    it, all of them at most (published code fails beyond).
+    """
+
+    def _make_conditioning(self, config: VargptGeneratorConfig) -> int:
+        width, memory_size = config.hidden_size, config.memory_size
+        if config.slot_projection:
+            self.slot_proj = nn.Linear(memory_size, width)
+        self.memory_norm = nn.RMSNorm(memory_size, eps=config.norm_eps)
+        self.memory_proj = nn.Sequential(nn.Linear(memory_size, width), nn.GELU("tanh"), nn.Linear(width, width))
+        self.pool = AttentivePool(memory_size, width, config.cross_attention_rounded)
+        self.null_memory = nn.Parameter(torch.randn(config.null_length, memory_size) * config.initializer_range)
+        return width
+
+    def pooled_condition(self, states: Float[Tensor, "N P D"], mask: Bool[Tensor, "N P"]) -> Float[Tensor, "N C"]:
+        """The AdaLN condition, and what joins the start."""
+        return self.pool(self.memory_norm(states), mask)
+
+    def memory(self, branches: Sequence[Branch], num_images: int) -> Memory:
+        longest = max((b.memory.shape[1] for b in branches if b.memory is not None), default=self.config.null_length)
+        lengths = self._lengths(branches, num_images)
+        states, masks, conditions = [], [], []
+        for branch in branches:
+            state, mask = self._states(branch.memory, branch.memory_mask, lengths)
+            pooled, pooled_mask = state, mask
+            if branch.memory is None and any(other.pooled is not None for other in branches):
+                pooled, pooled_mask = state[:, :1], mask[:, :1]
+            elif branch.pooled is not None:
+                pooled, pooled_mask = branch.pooled, torch.ones_like(branch.pooled[..., 0], dtype=torch.bool)
+            conditions.append(self.pooled_condition(pooled, pooled_mask))
+            pad = longest - state.shape[1]
+            states.append(F.pad(state, (0, 0, 0, pad)))
+            masks.append(F.pad(mask, (0, pad)))
+        keys = self.memory_proj(self.memory_norm(torch.cat(states)))
+        return Memory(keys, torch.cat(masks)[:, None, None], None, torch.cat(conditions))
+
+    def _lengths(self, branches: Sequence[Branch], num_images: int) -> Int[Tensor, " N"]:
+        """How many states of the null each image gets: as many as its conditional memory has."""
+        first = next((b for b in branches if b.memory is not None), None)
+        if first is None or first.memory is None:
+            return torch.full((num_images,), self.config.null_length, device=self.null_memory.device)
+        if first.memory_mask is None:
+            return torch.full((num_images,), first.memory.shape[1], device=self.null_memory.device)
+        return first.memory_mask.sum(1)
+
+    def _states(
+        self, states: Tensor | None, mask: Tensor | None, lengths: Int[Tensor, " N"]
+    ) -> tuple[Float[Tensor, "N S D"], Bool[Tensor, "N S"]]:
+        """A branch's own states; the null for a branch without, and for rows that may attend nothing."""
+        length = int(lengths.clamp(max=self.config.null_length).max())
+        null = self.null_memory[:length].expand(len(lengths), -1, -1)
+        null_mask = torch.arange(length, device=null.device) < lengths[:, None]
+        if states is None:
+            return null, null_mask
+        if mask is None:
+            return states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        empty = ~mask.any(1)
+        if not bool(empty.any()):
+            return states, mask
+        size = max(length, states.shape[1])
+        null, null_mask = F.pad(null, (0, 0, 0, size - length)), F.pad(null_mask, (0, size - length))
+        null_mask[:, :1] = True
+        states, mask = F.pad(states, (0, 0, 0, size - states.shape[1])), F.pad(mask, (0, size - mask.shape[1]))
+        return torch.where(empty[:, None, None], null.to(states.dtype), states), torch.where(
+            empty[:, None], null_mask, mask
+        )
+
+
+def make_generator(config: VargptGeneratorConfig) -> NextScaleGenerator:
+    """The generator that `config.conditioning` asks for."""
+    return PooledNextScaleGenerator(config) if config.conditioning == "pooled" else NextScaleGenerator(config)

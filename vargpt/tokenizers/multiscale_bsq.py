@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 import torch
+from einops import rearrange
 from torch.nn import functional as F
 
 from vargpt.tokenizers.autoencoder import Decoder, Encoder, Style, to_channels_last
@@ -54,6 +55,20 @@ def resample(values_NdHW: Float[Tensor, "N d H W"], scale: tuple[int, int]) -> F
     if tuple(values_NdHW.shape[-2:]) == scale:
         return values_NdHW
     return F.interpolate(values_NdHW, scale, mode="bilinear", align_corners=False)
+
+
+def fold(values_NHWd: Tensor, patch: int) -> Tensor:
+    """Squares of cells into the channels of one token, channel by channel: "N hp wp d" to "N h w dpp"."""
+    if patch == 1:
+        return values_NHWd
+    return rearrange(values_NHWd, "N (h y) (w x) d -> N h w (d y x)", y=patch, x=patch)
+
+
+def unfold(values_NhwD: Tensor, patch: int) -> Tensor:
+    """The inverse of `fold`."""
+    if patch == 1:
+        return values_NhwD
+    return rearrange(values_NhwD, "N h w (d y x) -> N (h y) (w x) d", y=patch, x=patch)
 
 
 @dataclass(frozen=True)
@@ -148,7 +163,8 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
             raise ValueError(f"upsample_mode is one of {UPSAMPLE_MODES}, got {config.upsample_mode!r}")
         self.config = config
         self.downsample_factor = config.downsample_factor
-        widths = (config.num_bits, config.base_channels, config.channel_multipliers, config.num_res_blocks)
+        self.patch = config.token_patch
+        widths = (config.feature_channels, config.base_channels, config.channel_multipliers, config.num_res_blocks)
         options = (config.attention, config.patch_size, config.linear_path)
         self.encoder = Encoder(*widths, Style(config.norm_groups, config.encoder_kernel_size), *options)
         self.decoder = Decoder(*widths, Style(config.norm_groups), *options)
@@ -174,14 +190,15 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
     ) -> Reconstruction:
         """A training pass: gradients go straight through the signs. `stop_after` trains previews (see `quantize`)."""
         features_NdHW = self.features(pixel_values, layout)
-        quantized = quantize(features_NdHW, layout.scales, stop_after=stop_after)
+        quantized = quantize(features_NdHW, self.cells(layout), stop_after=stop_after)
+        targets = self._tokens(layout, quantized.targets)
         codes_NdHW = features_NdHW + (quantized.summed - features_NdHW).detach()
-        whole_NdHW = quantized.summed if stop_after is None else self._summed(quantized.targets, layout)
+        whole_NdHW = quantized.summed if stop_after is None else self._summed(targets.grids, layout)
         commitment = F.mse_loss(features_NdHW, whole_NdHW) * self.num_bits  # codes have length 1, so channels are small
         decided, used = entropy_loss(quantized.residuals, self.config.entropy_inv_temperature)
         return Reconstruction(
             pixel_values=self.decoder(to_channels_last(codes_NdHW.to(self.dtype))),
-            tokens=ImageTokens(layout, quantized.targets),
+            tokens=targets,
             loss=self.config.commitment_weight * commitment + self.config.entropy_weight * (decided - used),
             commitment=commitment,
             decided_entropy=decided,
@@ -200,7 +217,7 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
         """See `ImageTokenizer.encode`. Runs the network once; gradients are the caller's affair."""
         features_NdHW = self.features(pixel_values, layout)
         if flip is None:
-            return ImageTokens(layout, quantize(features_NdHW, layout.scales).targets)
+            return self._tokens(layout, quantize(features_NdHW, self.cells(layout)).targets)
         flips = draw_flips(layout, len(features_NdHW), self.num_bits, flip, features_NdHW.device)
         return self.correct(features_NdHW, layout, flips)
 
@@ -221,15 +238,23 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
         flips: tuple[Bool[Tensor, "N h w d"], ...],
     ) -> CorrectedTokens:
         """Quantises with the given bits turned over, each scale repairing what the ones before it spoilt."""
-        quantized = quantize(features_NdHW, layout.scales, flips)
-        return CorrectedTokens(ImageTokens(layout, quantized.inputs), ImageTokens(layout, quantized.targets))
+        flips = tuple(unfold(mask, self.patch) for mask in flips)
+        quantized = quantize(features_NdHW, self.cells(layout), flips)
+        return CorrectedTokens(self._tokens(layout, quantized.inputs), self._tokens(layout, quantized.targets))
+
+    def cells(self, layout: ImageLayout) -> tuple[tuple[int, int], ...]:
+        """The scales of a layout in cells of the quantiser."""
+        return tuple((h * self.patch, w * self.patch) for h, w in layout.scales)
+
+    def _tokens(self, layout: ImageLayout, grids: tuple[Bool[Tensor, "N H W d"], ...]) -> ImageTokens:
+        return ImageTokens(layout, tuple(fold(grid, self.patch) for grid in grids))
 
     def decode(self, tokens: ImageTokens) -> Float[Tensor, "N 3 H W"]:
         codes_NdHW = self._summed(tokens.grids, tokens.layout)
         return self.decoder(to_channels_last(codes_NdHW.to(self.dtype))).clamp(-1, 1)
 
     def latents(self, tokens: ImageTokens) -> Float[Tensor, "N h w d"]:
-        return self._summed(tokens.grids, tokens.layout).permute(0, 2, 3, 1)
+        return fold(self._summed(tokens.grids, tokens.layout).permute(0, 2, 3, 1), self.patch)
 
     def next_input(self, tokens: ImageTokens, k: int) -> Float[Tensor, "N h_k w_k d"]:
         """The codes of the scales before k, summed at the final grid and resampled linearly to scale k.
@@ -243,13 +268,13 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
                 f"{tokens.layout.num_scales - 1}, and {len(tokens.grids)} grids are given"
             )
         summed_NdHW = self._summed(tokens.grids[:k], tokens.layout)
-        return resample(summed_NdHW, tokens.layout.scales[k]).permute(0, 2, 3, 1)
+        return fold(resample(summed_NdHW, self.cells(tokens.layout)[k]).permute(0, 2, 3, 1), self.patch)
 
     def scale_inputs(self, tokens: ImageTokens) -> tuple[Float[Tensor, "N h_k w_k d"], ...]:
         sums = self._running_sums(tokens.grids[: tokens.layout.num_scales - 1], tokens.layout)
         return tuple(
-            resample(summed_NdHW, scale).permute(0, 2, 3, 1)
-            for summed_NdHW, scale in zip(sums, tokens.layout.scales[1:], strict=True)
+            fold(resample(summed_NdHW, scale).permute(0, 2, 3, 1), self.patch)
+            for summed_NdHW, scale in zip(sums, self.cells(tokens.layout)[1:], strict=True)
         )
 
     def _summed(self, grids: tuple[Bool[Tensor, "N h w d"], ...], layout: ImageLayout) -> Float[Tensor, "N d H W"]:
@@ -258,12 +283,12 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
         *_, summed_NdHW = self._running_sums(grids, layout)
         return summed_NdHW
 
-    @staticmethod
     def _running_sums(
-        grids: tuple[Bool[Tensor, "N h w d"], ...], layout: ImageLayout
+        self, grids: tuple[Bool[Tensor, "N h w d"], ...], layout: ImageLayout
     ) -> Iterator[Float[Tensor, "N d H W"]]:
         """The sum of codes at the final grid after each scale."""
         summed_NdHW: Tensor | float = 0.0
         for bits_Nhwd in grids:
-            summed_NdHW = summed_NdHW + resample(bits_to_codes(bits_Nhwd).permute(0, 3, 1, 2), layout.final_scale)
+            codes_NdHW = bits_to_codes(unfold(bits_Nhwd, self.patch)).permute(0, 3, 1, 2)
+            summed_NdHW = summed_NdHW + resample(codes_NdHW, self.cells(layout)[-1])
             yield summed_NdHW

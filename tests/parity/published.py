@@ -1,0 +1,112 @@
+"""Our organs with the weights of a case: what several parity tests build."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.parity.cases_on_disk import Case
+from vargpt.config import VargptGeneratorConfig, VargptImageTokenizerConfig
+from vargpt.generators.next_scale import NextScaleGenerator, make_generator
+from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
+from vargpt.types import ImageLayout, ImageTokens
+from vargpt.weight_maps.base import WeightMap, fill
+from vargpt.weight_maps.infinity import autoencoder_map, transformer_map
+
+
+def fill_all(module: nn.Module, weight_map: WeightMap, weights: dict[str, Tensor]) -> None:
+    """Copies a checkpoint into a module and makes sure that every weight of the module was given."""
+    ours, filled = module.state_dict(), set()
+    for name, tensor in weights.items():
+        place = weight_map.place(name)
+        if place is not None:
+            fill(ours[place.name], place, tensor)
+            filled.add(place.name)
+    assert filled == set(ours), sorted(set(ours) - filled)
+
+
+def build_autoencoder(case: Case, config: dict[str, Any]) -> MultiScaleBsqTokenizer:
+    """The autoencoder; what `config` does not say is read off the recipe of its weights."""
+    shapes = {name: entry["shape"] for name, entry in case.meta["weights"]["vae"]["tensors"].items()}
+    base = shapes["encoder.conv_in.conv.weight"][0]
+    levels = 1 + max(int(name.split(".")[2]) for name in shapes if name.startswith("encoder.down."))
+    multipliers = [shapes[f"encoder.down.{i}.block.0.conv1.conv.weight"][0] // base for i in range(levels)]
+    num_bits = shapes["encoder.conv_out.conv.weight"][0]
+    token_patch = 2 if config.get("apply_spatial_patchify") else 1
+    tokenizer = MultiScaleBsqTokenizer(
+        VargptImageTokenizerConfig(
+            num_bits=num_bits * token_patch**2,
+            base_channels=base,
+            channel_multipliers=multipliers,
+            num_res_blocks=1 + max(int(n.split(".")[4]) for n in shapes if n.startswith("encoder.down.0.block")),
+            norm_groups=32,
+            token_patch=token_patch,
+        )
+    )
+    fill_all(tokenizer, autoencoder_map(levels, num_bits), case.weights("vae"))
+    return tokenizer.eval()
+
+
+def build_generator(case: Case, num_bits: int, **changes: Any) -> NextScaleGenerator:
+    config = case.config
+    generator = make_generator(
+        VargptGeneratorConfig(
+            conditioning="pooled",
+            hidden_size=config["embed_dim"],
+            num_layers=config["depth"],
+            num_heads=config["num_heads"],
+            mlp_ratio=config["mlp_ratio"],
+            code_dim=num_bits,
+            num_bits=num_bits,
+            memory_size=config["text_channels"],
+            null_length=config["text_maxlen"],
+            slot_projection=False,
+            corner_positions=True,
+            input_residual=False,
+            source_memory=False,
+            cross_qk_norm=False,
+            **changes,
+        )
+    )
+    per_chunk = config["depth"] // config["block_chunks"]
+    fill_all(generator, transformer_map(per_chunk if config["block_chunks"] > 1 else 0), case.weights("infinity"))
+    return generator.eval()
+
+
+def layout_of(case: Case, stride: int = 16, grid: tuple[int, int] = (64, 64)) -> ImageLayout:
+    scales = tuple((h, w) for _, h, w in case.config["scale_schedule"])
+    return ImageLayout(scales[-1][0] * stride, scales[-1][1] * stride, scales, grid)
+
+
+def padded(compact: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
+    """Sequences that lie one after the other, as rows and a mask."""
+    states = compact.new_zeros(len(lengths), max(lengths), compact.shape[1])
+    mask = torch.zeros(states.shape[:2], dtype=torch.bool)
+    for row, part in enumerate(compact.split(lengths)):
+        states[row, : len(part)], mask[row, : len(part)] = part, True
+    return states, mask
+
+
+@dataclass
+class GivenInputs:
+    """A codec that hands out the inputs that a case recorded instead of computing them."""
+
+    inputs: Tensor  # "N L-1 d"
+    layout: ImageLayout
+
+    @property
+    def code_dim(self) -> int:
+        return self.inputs.shape[-1]
+
+    num_bits = code_dim
+
+    def next_input(self, tokens: ImageTokens, k: int) -> Tensor:
+        return self.scale_inputs(tokens)[k - 1]
+
+    def scale_inputs(self, tokens: ImageTokens) -> tuple[Tensor, ...]:
+        sizes = [h * w for h, w in self.layout.scales[1:]]
+        parts = zip(self.inputs.split(sizes, dim=1), self.layout.scales[1:], strict=True)
+        return tuple(part.reshape(part.shape[0], h, w, -1) for part, (h, w) in parts)

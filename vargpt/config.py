@@ -71,7 +71,8 @@ class VargptGeneratorConfig(PreTrainedConfig):
     `conditioning` is "slots" (the LLM's word on the first slot steers AdaLN) or, as published, "pooled": the memory is
     normalised and projected to the generator's width, AdaLN and the start follow from an attentive pool over it, and
     the learned null is a sequence of `null_length` states, as many as the memory it replaces has.
-    `slot_projection` maps the LLM's outputs to the generator's width (published: False, they have it already), and
+    `memory_projection` off (published VARGPT-v1.1, not Infinity) leaves the pooled memory as it comes, although the
+    checkpoint holds the layers. `slot_projection` maps the LLM's outputs to the generator's width (published: False, they have it already), and
     `input_residual` adds each slot's own code embedding to what comes back from the LLM (published: False).
     `corner_positions` rounds rotary positions onto the layout's `position_grid` (published: True) where ours are
     centres of cells on a page of `rope_grid` units.
@@ -95,6 +96,7 @@ class VargptGeneratorConfig(PreTrainedConfig):
     rope_grid: int = 64
     conditioning: str = "slots"
     null_length: int = 1
+    memory_projection: bool = True
     slot_projection: bool = True
     corner_positions: bool = False
     input_residual: bool = True
@@ -122,6 +124,11 @@ class VargptConfig(PreTrainedConfig):
 
     `scale_schedules` maps "HEIGHTxWIDTH" in pixels to a coarse-to-fine list of (h, w); `default_size` is one of
     its keys. What size input pictures are brought to is the processor's affair (`VargptProcessor.fixed_size`).
+
+    `inner_projectors` keeps the first layer of both projectors at the width of what comes in (published: True).
+    `slots_by_length` counts the positions of slots from the number of tokens before them instead of the position
+    reached (published: True; the two differ after an input picture). `null_forgets_scales` lets the unconditional
+    branch see nothing but its own scale in the language model, from position 0 (published: True).
     """
 
     model_type = "vargpt"
@@ -149,6 +156,9 @@ class VargptConfig(PreTrainedConfig):
 
     scale_schedules: dict[str, Any] | None = None
     default_size: str = "64x64"
+    inner_projectors: bool = False
+    slots_by_length: bool = False
+    null_forgets_scales: bool = False
     tie_word_embeddings: bool = True
     image_loss_weight: float = 1.0
     text_loss_weight: float = 1.0

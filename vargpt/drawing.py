@@ -74,6 +74,8 @@ class DrawingMixin:
     projector_out: Any
     generator: Any
     image_tokenizer: Any
+    config: Any
+    start_state: Any
     placeholders: PlaceholderIds
     embed: Callable[..., Tensor]
 
@@ -205,7 +207,11 @@ class DrawingMixin:
         has_source = condition in (Condition.FULL, Condition.IMAGE_ONLY) and state.source is not None
         source, source_mask = (state.source, state.source_mask) if has_source else (None, None)
         memory = None if condition == Condition.NULL else states
-        return Branch(memory, None if memory is None else mask, source, source_mask, condition.name.lower())
+        pooled = None
+        if memory is not None and self.config.generator_config.conditioning == "pooled":
+            pooled = self.start_state.expand(states.shape[0], 1, -1)
+        mask = None if memory is None else mask
+        return Branch(memory, mask, source, source_mask, pooled, condition.name.lower())
 
     def _slot_step(
         self, state: ConversationState, keys: Bool[Tensor, "GB T"], num_branches: int
@@ -214,6 +220,9 @@ class DrawingMixin:
         rows = state.mask.shape[0]
         index = torch.arange(rows, device=state.mask.device).repeat(num_branches)
         cache, position = select_cache(state.cache, index), state.position[index]
+        if self.config.slots_by_length:
+            position = state.mask.sum(1)[index]
+        forgets = ~keys.any(1) if self.config.null_forgets_scales else torch.zeros_like(keys[:, 0])
         done = 0
 
         def step(inputs_GNlC: Tensor, k: int) -> Tensor:
@@ -221,9 +230,10 @@ class DrawingMixin:
             inputs = self.projector_in(inputs_GNlC.flatten(0, 1))
             length = inputs.shape[1]
             new = torch.ones(len(index), length, dtype=torch.bool, device=inputs.device)
-            earlier = torch.ones(len(index), done, dtype=torch.bool, device=inputs.device)
+            earlier = (~forgets)[:, None].expand(-1, done)
             mask = continued_mask(torch.cat((keys, earlier), dim=1), new)
-            positions = position[:, None] + done + torch.arange(length, device=inputs.device)
+            first = torch.where(forgets, 0, position + done)
+            positions = first[:, None] + torch.arange(length, device=inputs.device)
             hidden = self.language_model(
                 inputs_embeds=inputs,
                 attention_mask={"full_attention": mask},

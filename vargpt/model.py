@@ -34,7 +34,7 @@ from vargpt.backbone.merge import (
 from vargpt.backbone.vision import picture_features
 from vargpt.config import VargptConfig
 from vargpt.drawing import ConversationState, DrawingMixin
-from vargpt.generators.next_scale import NextScaleGenerator
+from vargpt.generators.next_scale import NextScaleGenerator, make_generator
 from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageTokens
 
@@ -62,9 +62,10 @@ class DrawnPlaces:
     source: Int[Tensor, " N"]  # index of the last input picture before it in its row, or -1
 
 
-def projector(width_in: int, width_out: int) -> nn.Sequential:
+def projector(width_in: int, width_out: int, inner: bool) -> nn.Sequential:
     """Linear, GELU, linear: the bridge between the language model's width and the generator's."""
-    return nn.Sequential(nn.Linear(width_in, width_out), nn.GELU(), nn.Linear(width_out, width_out))
+    width = width_in if inner else width_out
+    return nn.Sequential(nn.Linear(width_in, width), nn.GELU(), nn.Linear(width, width_out))
 
 
 class VARGPT(DrawingMixin, PreTrainedModel):
@@ -89,9 +90,11 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         self.vision = Qwen2VisionTransformerPretrainedModel._from_config(config.vision_config)
         self.language_model = Qwen2VLTextModel._from_config(text)
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
-        self.projector_in = projector(drawing.hidden_size, text.hidden_size)
-        self.projector_out = projector(text.hidden_size, drawing.memory_size)
-        self.generator = NextScaleGenerator(drawing)
+        self.projector_in = projector(drawing.hidden_size, text.hidden_size, config.inner_projectors)
+        self.projector_out = projector(text.hidden_size, drawing.memory_size, config.inner_projectors)
+        self.generator = make_generator(drawing)
+        if drawing.conditioning == "pooled":  # what the decoder's condition and start are pooled from
+            self.start_state = nn.Parameter(torch.randn(drawing.memory_size) * config.initializer_range)
         self.image_tokenizer = MultiScaleBsqTokenizer(config.image_tokenizer_config)
         self.placeholders = PlaceholderIds(
             image=config.image_token_id, slot=config.image_gen_pad_token_id, start=config.image_gen_start_token_id

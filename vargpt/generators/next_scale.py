@@ -373,7 +373,9 @@ class PooledNextScaleGenerator(NextScaleGenerator):
             pad = longest - state.shape[1]
             states.append(F.pad(state, (0, 0, 0, pad)))
             masks.append(F.pad(mask, (0, pad)))
-        keys = self.memory_proj(self.memory_norm(torch.cat(states)))
+        keys = torch.cat(states)
+        if self.config.memory_projection:
+            keys = self.memory_proj(self.memory_norm(keys))
         return Memory(keys, torch.cat(masks)[:, None, None], None, torch.cat(conditions))
 
     def _lengths(self, branches: Sequence[Branch], num_images: int) -> Int[Tensor, " N"]:

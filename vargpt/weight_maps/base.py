@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 CHUNK = re.compile(r"(^|\.)block_chunks\.(\d+)\.module\.(\d+)\.")
-FLAT = re.compile(r"(^|\.)blocks\.(\d+)\.")
+FLAT = re.compile(r"(^|\.)chunked\.(\d+)\.")
 NUMBERS = set("ijkl")  # these placeholders stand for numbers; any other one for "weight" or "bias"
 
 
@@ -24,7 +24,7 @@ NUMBERS = set("ijkl")  # these placeholders stand for numbers; any other one for
 class Rename:
     """One tensor, or one of `count` equal `piece`s (along the first axis) of one of ours.
 
-    `leading` is how many axes of size one the published tensor has before ours begin; `zero` says that the published
+    With `row`, ours is that row of the published table of `row + 1`, all that is used of it. `leading` is how many axes of size one the published tensor has before ours begin; `zero` says that the published
     tensor is zero by construction (a key bias that attention cannot see).
     """
 
@@ -34,6 +34,7 @@ class Rename:
     count: int = 1
     leading: int = 0
     zero: bool = False
+    row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Place:
     count: int
     leading: int
     zero: bool
+    row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class WeightMap:
     """Renames of one family. `number` translates layer numbers, theirs to ours and (being its own inverse) back.
 
     Where `blocks_per_chunk` is given, published blocks stand in chunks ("block_chunks.2.module.1"): the renames speak
-    of "blocks.9" instead.
+    of "chunked.9" instead.
     """
 
     renames: tuple[Rename, ...]
@@ -71,7 +73,7 @@ class WeightMap:
     def prefixed(self, theirs: str, ours: str) -> WeightMap:
         """The same map inside larger models."""
         renames = tuple(
-            Rename(theirs + r.theirs, ours + r.ours, r.piece, r.count, r.leading, r.zero) for r in self.renames
+            replace(rename, theirs=theirs + rename.theirs, ours=ours + rename.ours) for rename in self.renames
         )
         constants = tuple(Constant(theirs + c.theirs, c.value) for c in self.constants)
         return WeightMap(renames, constants, self.number, self.blocks_per_chunk)
@@ -86,7 +88,7 @@ class WeightMap:
         for rename in self.renames:
             ours = self._translated(flat, rename.theirs, rename.ours)
             if ours is not None:
-                return Place(ours, rename.piece, rename.count, rename.leading, rename.zero)
+                return place_of(ours, rename)
         if any(constant.theirs == theirs for constant in self.constants):
             return None
         raise KeyError(theirs)
@@ -102,7 +104,7 @@ class WeightMap:
             theirs = self._translated(ours, rename.ours, rename.theirs)
             if theirs is not None:
                 theirs = FLAT.sub(self._chunked, theirs) if self.blocks_per_chunk else theirs
-                found.append((theirs, Place(ours, rename.piece, rename.count, rename.leading, rename.zero)))
+                found.append((theirs, place_of(ours, rename)))
         if not found:
             raise KeyError(ours)
         return sorted(found, key=lambda pair: pair[1].piece)
@@ -112,12 +114,14 @@ class WeightMap:
         for name, tensor in weights:
             for theirs, place in self.published(name):
                 piece = tensor.chunk(place.count)[place.piece]
+                if place.row is not None:
+                    piece = torch.cat((piece.new_zeros(place.row, *piece.shape), piece[None]))
                 yield theirs, piece.reshape((1,) * place.leading + tuple(piece.shape))
         for constant in self.constants:
             yield constant.theirs, constant.value()
 
     def _flat(self, found: re.Match[str]) -> str:
-        return f"{found.group(1)}blocks.{int(found.group(2)) * self.blocks_per_chunk + int(found.group(3))}."
+        return f"{found.group(1)}chunked.{int(found.group(2)) * self.blocks_per_chunk + int(found.group(3))}."
 
     def _chunked(self, found: re.Match[str]) -> str:
         chunk, block = divmod(int(found.group(2)), self.blocks_per_chunk)
@@ -132,6 +136,10 @@ class WeightMap:
             if key in values:
                 values[key] = str(translate(int(values[key])))
         return PLACEHOLDER.sub(lambda found: values[found.group(1)], into)
+
+
+def place_of(ours: str, rename: Rename) -> Place:
+    return Place(ours, rename.piece, rename.count, rename.leading, rename.zero, rename.row)
 
 
 _COMPILED: dict[str, re.Pattern[str]] = {}
@@ -156,6 +164,8 @@ def fill(target: Tensor, place: Place, tensor: Tensor) -> None:
         ValueError: the shapes differ, or a tensor that must be zero is not.
     """
     piece = target.chunk(place.count)[place.piece]
+    if place.row is not None and tensor.shape[0] == place.row + 1:
+        tensor = tensor[place.row]
     if tuple(tensor.shape) != (1,) * place.leading + tuple(piece.shape):
         raise ValueError(
             f"{place.name} takes a tensor of shape {(1,) * place.leading + tuple(piece.shape)}, "

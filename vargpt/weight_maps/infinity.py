@@ -62,7 +62,7 @@ def unnested(name: str) -> str:
 
 def transformer_map(blocks_per_chunk: int = 0) -> WeightMap:
     """Names of the published transformer; its blocks stand in chunks unless there is but one."""
-    block, ours = "blocks.{i}", "blocks.{i}"
+    block, ours = ("chunked.{i}" if blocks_per_chunk else "blocks.{i}"), "blocks.{i}"
     renames = [
         Rename("cfg_uncond", "null_memory"),
         Rename("pos_start", "start", leading=2),

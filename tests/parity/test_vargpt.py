@@ -1,0 +1,161 @@
+"""VARGPT-v1.1 with its published behaviours switched on: what it understands and what it draws, as published."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from tests.parity.cases_on_disk import Case
+from tests.parity.published import fill_all
+from vargpt.config import VargptConfig
+from vargpt.generators.schedules import infinity_schedules
+from vargpt.model import VARGPT
+from vargpt.sampling import seeded
+from vargpt.types import ImageSampling
+from vargpt.weight_maps.vargpt import vargpt_map
+
+pytestmark = pytest.mark.cases_of("vargpt", "model")
+
+
+def config_of(case: Case, **changes: object) -> VargptConfig:
+    text, gen, vae = dict(case.config["text"]), case.config["gen"], case.config["vae"]
+    vision = text.pop("vision_config")
+    rope = text.pop("rope_scaling")
+    tokens = {
+        key: text.pop(key) for key in ("vision_start_token_id", "vision_end_token_id", "image_token_id") if key in text
+    }
+    for name in ("vision_token_id", "video_token_id"):
+        text.pop(name, None)
+    text["rope_parameters"] = {"rope_type": "default", "rope_theta": text.pop("rope_theta"), **without_type(rope)}
+    for name in ("in_channels", "in_chans", "spatial_patch_size"):
+        vision.pop(name, None)
+    return VargptConfig(
+        text_config=text,
+        vision_config=vision,
+        image_tokenizer_config={
+            "num_bits": vae["codebook_dim"],
+            "base_channels": vae["base_ch"],
+            "channel_multipliers": vae["ch_mult"],
+            "num_res_blocks": 2,
+            "norm_groups": 32,
+        },
+        generator_config={
+            "conditioning": "pooled",
+            "hidden_size": gen["embed_dim"],
+            "num_layers": gen["depth"],
+            "num_heads": gen["num_heads"],
+            "mlp_ratio": gen["mlp_ratio"],
+            "code_dim": vae["codebook_dim"],
+            "num_bits": vae["codebook_dim"],
+            "memory_size": gen["text_channels"],
+            "null_length": gen["text_maxlen"],
+            "memory_projection": False,
+            "slot_projection": False,
+            "corner_positions": True,
+            "input_residual": False,
+            "source_memory": False,
+            "cross_qk_norm": False,
+            **changes,
+        },
+        scale_schedules=infinity_schedules(vae["patch_size"]),
+        default_size="256x256",
+        inner_projectors=True,
+        slots_by_length=True,
+        null_forgets_scales=True,
+        tie_word_embeddings=text["tie_word_embeddings"],
+        **tokens,
+        **case.config["special_tokens"],
+    )
+
+
+def without_type(rope: dict) -> dict:
+    return {key: value for key, value in rope.items() if key != "type"}
+
+
+def build(case: Case, **changes: object) -> VARGPT:
+    model = VARGPT(config_of(case, **changes))
+    fill_all(model, vargpt_map(model.config, case.config["gen"]["block_chunks"]), case.weights("model"))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model(case: Case) -> VARGPT:
+    return build(case)
+
+
+def needs(case: Case, name: str) -> None:
+    if not any(key in (f"outputs/{name}", f"outputs/{name}.0") for key in case.tensors):
+        pytest.skip(f"this case has no {name}")
+
+
+@torch.no_grad()
+def test_pictures_and_words_are_understood_alike(case, model) -> None:
+    needs(case, "image_embeds")
+    ids, pixels, grid = (case.input(name) for name in ("input_ids", "pixel_values", "image_grid_thw"))
+    case.check(model.vision(pixels, grid_thw=grid).pooler_output, "image_embeds")
+    output = model(input_ids=ids, pixel_values=pixels, image_grid_thw=grid)
+    case.check(output.last_hidden_state, "hidden_last")
+    case.check(output.logits, "logits")
+
+
+@torch.no_grad()
+def test_answers_are_the_published_ones(case, model) -> None:
+    needs(case, "generate_greedy")
+    ids, expected = case.input("input_ids"), case.output("generate_greedy")
+    state = model.extend(None, ids, None, case.input("pixel_values"), case.input("image_grid_thw"))
+    found = ids
+    for _ in range(expected.shape[1] - ids.shape[1]):
+        state.logits[:, list(case.config["special_tokens"].values())] = -1e9
+        chosen = state.logits.argmax(-1, keepdim=True)
+        found = torch.cat((found, chosen), dim=1)
+        state = model.extend(state, chosen)
+    assert torch.equal(found, expected)
+
+
+def draw(model: VARGPT, ids: Tensor, **inputs: Tensor) -> list[Tensor]:
+    start = torch.tensor([[model.config.image_gen_start_token_id]])
+    if int(ids[0, -1]) != int(start):
+        ids = torch.cat((ids, start), dim=1)
+    state = model.extend(None, ids, None, **inputs)
+    sampling = ImageSampling(guidance_scale=3.0, temperature=0.0)
+    return list(list(model.draw(state, model.config.layout(), sampling, seeded([0])))[-1].tokens.grids)
+
+
+def check_bits(case: Case, grids: list[Tensor], name: str) -> None:
+    for k, grid in enumerate(grids):
+        expected = case.output(f"{name}.{k}")
+        assert torch.equal(grid.flatten(1).to(expected.dtype), expected), f"{name}, scale {k}"
+
+
+def test_a_prompt_is_drawn_bit_for_bit(case, model) -> None:
+    needs(case, "greedy_bits")
+    check_bits(case, draw(model, case.input("input_ids")), "greedy_bits")
+
+
+def test_a_prompt_is_drawn_bit_for_bit_with_rounded_cross_attention(case) -> None:
+    needs(case, "greedy_bits_ca_bf16")
+    rounded = build(case, cross_attention_rounded=True)
+    check_bits(case, draw(rounded, case.input("input_ids")), "greedy_bits_ca_bf16")
+
+
+def test_an_edit_is_drawn_bit_for_bit(case, model) -> None:
+    needs(case, "edit_greedy_bits")
+    pixels, grid = case.input("edit_pixel_values"), case.input("edit_image_grid_thw")
+    grids = draw(model, case.input("edit_input_ids"), pixel_values=pixels, image_grid_thw=grid)
+    check_bits(case, grids, "edit_greedy_bits")
+
+
+def test_the_map_knows_every_published_name(case, model) -> None:
+    published = case.weights("model")
+    weight_map = vargpt_map(model.config, case.config["gen"]["block_chunks"])
+    again = dict(weight_map.export(model.state_dict().items()))
+    assert again.keys() == published.keys()
+    for name, tensor in published.items():
+        if "ln_q" in name and "projector" in name or "mask" in name:
+            continue
+        if name == "sos_embedding.weight":
+            assert_close(again[name][-1], tensor[-1])
+        else:
+            assert torch.equal(again[name], tensor), name

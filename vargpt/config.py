@@ -61,6 +61,7 @@ class VargptGeneratorConfig(PreTrainedConfig):
     `memory_size` is the width of the decoder memory and of the LLM outputs handed over (after the projector).
     `input_residual` adds each slot's own code embedding to what comes back from the LLM (published: False).
     `source_memory` appends the source image's final-scale latents to the memory of an edit (published: False).
+    `absolute_positions` also adds a linear map of the rotary angles to the input (published: False).
     `cross_qk_norm` l2-normalises queries and keys of cross-attention, with a learned temperature (published: False).
     """
 
@@ -80,6 +81,7 @@ class VargptGeneratorConfig(PreTrainedConfig):
     input_residual: bool = True
     source_memory: bool = True
     cross_qk_norm: bool = True
+    absolute_positions: bool = True
     norm_eps: float = 1e-6
     initializer_range: float = 0.02
 

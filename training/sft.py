@@ -49,7 +49,7 @@ class SftSettings:
     no_text_rate: float = 0.05
     no_image_rate: float = 0.05
     rebuilt_rate: float = 0.7
-    detail: float = 3.0
+    detail: float = 10.0
     image_loss_weight: float = 2.0
     text_loss_weight: float = 1.0
 
@@ -103,13 +103,13 @@ class PictureInputs:
 
 
 def detail_weights(pixels: Tensor, layout: ImageLayout, strength: float) -> Tensor:
-    """How much each token counts, "N L", mean one per scale and picture: 1 + strength * contrast in its area (0-1).
+    """How much each token counts, "N L", mean one per scale and picture: 1 + strength * squared contrast in its area.
 
     Most of a page is background, whose bits are either easy or noise; what is asked for stands in the busy places.
     """
     grey = pixels.mean(1, keepdim=True)
-    contrast = (F.max_pool2d(grey, 5, 1, 2) + F.max_pool2d(-grey, 5, 1, 2)) / 2
-    scales = [1 + strength * F.adaptive_avg_pool2d(contrast, scale).flatten(1) for scale in layout.scales]
+    contrast = (F.max_pool2d(grey, 5, 1, 2) + F.max_pool2d(-grey, 5, 1, 2)) / 2  # 0 to 1
+    scales = [1 + strength * F.adaptive_avg_pool2d(contrast.square(), scale).flatten(1) for scale in layout.scales]
     return torch.cat([weights / weights.mean(1, keepdim=True) for weights in scales], dim=1)
 
 

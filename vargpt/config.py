@@ -72,12 +72,13 @@ class VargptGeneratorConfig(PreTrainedConfig):
     normalised and projected to the generator's width, AdaLN and the start follow from an attentive pool over it, and
     the learned null is a sequence of `null_length` states, as many as the memory it replaces has.
     `memory_projection` off (published VARGPT-v1.1, not Infinity) leaves the pooled memory as it comes, although the
-    checkpoint holds the layers. `slot_projection` maps the LLM's outputs to the generator's width (published: False, they have it already), and
-    `input_residual` adds each slot's own code embedding to what comes back from the LLM (published: False).
+    checkpoint holds the layers. `slot_projection` maps the LLM's outputs to the generator's width (published: False,
+    they have it already), and `input_residual` adds each slot's own code embedding to them (published: False).
     `corner_positions` rounds rotary positions onto the layout's `position_grid` (published: True) where ours are
     centres of cells on a page of `rope_grid` units.
     `source_memory` appends the source image's final-scale latents to the memory of an edit (published: False).
     `cross_attention_rounded` rounds what enters and leaves attention over text to bfloat16 (published: True).
+    `absolute_positions` also adds a linear map of the rotary angles to the input (published: False).
     `cross_qk_norm` l2-normalises queries and keys of cross-attention, with a learned temperature (published: False).
     """
 
@@ -103,6 +104,7 @@ class VargptGeneratorConfig(PreTrainedConfig):
     source_memory: bool = True
     cross_qk_norm: bool = True
     cross_attention_rounded: bool = False
+    absolute_positions: bool = True
     norm_eps: float = 1e-6
     initializer_range: float = 0.02
 

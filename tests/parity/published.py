@@ -68,6 +68,7 @@ def build_generator(case: Case, num_bits: int, **changes: Any) -> NextScaleGener
             input_residual=False,
             source_memory=False,
             cross_qk_norm=False,
+            absolute_positions=False,
             **changes,
         )
     )

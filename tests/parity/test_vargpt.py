@@ -57,6 +57,7 @@ def config_of(case: Case, **changes: object) -> VargptConfig:
             "input_residual": False,
             "source_memory": False,
             "cross_qk_norm": False,
+            "absolute_positions": False,
             **changes,
         },
         scale_schedules=infinity_schedules(vae["patch_size"]),

@@ -35,6 +35,7 @@ from vargpt.sampling import at_scale, guide, sample
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens, TokenCodec
 
 INPUT_STD = 2.0  # of the weights that embed codes and scales
+POSITION_STD = 0.2  # of those that embed positions, whose features have a norm of several
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class NextScaleGenerator(ImageGenerator):
         self.head_norm = nn.LayerNorm(width, eps=config.norm_eps, elementwise_affine=False)
         self.head_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.head = nn.Linear(width, 2 * config.num_bits)
+        if config.absolute_positions:
+            self.position_embed = nn.Linear(width // config.num_heads, width)
         if config.source_memory:
             self.source_embed = nn.Linear(config.code_dim, width)
             self.source_memory_embed = nn.Linear(config.code_dim, memory_size)
@@ -88,6 +91,8 @@ class NextScaleGenerator(ImageGenerator):
         wide = [self.level_embed.weight, self.code_embed.weight]
         if self.config.source_memory:
             wide += [self.source_embed.weight, self.source_memory_embed.weight]
+        if self.config.absolute_positions:
+            init.normal_(self.position_embed.weight, mean=0.0, std=POSITION_STD)
         for weight in wide:
             init.normal_(weight, mean=0.0, std=INPUT_STD)
         init.normal_(self.start, mean=0.0, std=INPUT_STD)
@@ -195,8 +200,12 @@ class NextScaleGenerator(ImageGenerator):
             positions = positions_2d(layout, self.config.rope_grid, device)
         return rotary_2d(positions, head_dim, self.config.rope_base)
 
-    def _embed(self, slots: Tensor | None, inputs: Tensor, levels: Tensor, source: Tensor | None) -> Tensor:
+    def _embed(
+        self, slots: Tensor | None, inputs: Tensor, levels: Tensor, rotary: Rotary, source: Tensor | None
+    ) -> Tensor:
         x = self.level_embed(levels)[None]
+        if self.config.absolute_positions:
+            x = x + self.position_embed(torch.cat(rotary, dim=-1).to(x.dtype))
         if slots is not None:
             x = x + (self.slot_proj(slots) if self.config.slot_projection else slots)
         if slots is None or self.config.input_residual:
@@ -219,8 +228,8 @@ class NextScaleGenerator(ImageGenerator):
         condition = self._condition(None if slots is None else slots[:, 0], memory)
         shared = rearrange(self.shared_modulation(condition), "N (six C) -> N six C", six=6)
         source = self._source_slots(memory, layout.scales)
-        x = self._embed(slots, inputs, level_ids(layout, device), source)
         rotary, mask = self._rotary(layout, device), block_causal_mask(layout, device)
+        x = self._embed(slots, inputs, level_ids(layout, device), rotary, source)
         for block in self.blocks:
             x = block(x, shared, memory.states, memory.mask, rotary, mask)
         return self._head(x, condition)
@@ -299,7 +308,7 @@ class NextScaleGenerator(ImageGenerator):
                 condition = self._condition(None if slots is None else slots[:, 0], memory)
                 shared = rearrange(self.shared_modulation(condition), "N (six C) -> N six C", six=6)
             source = self._source_slots(memory, [(h, w)])
-            x = self._embed(slots, inputs.flatten(0, 1), levels[span], source)
+            x = self._embed(slots, inputs.flatten(0, 1), levels[span], (cos[span], sin[span]), source)
             for number, (block, layer_cache) in enumerate(zip(self.blocks, cache.layers, strict=True)):
                 x = block(x, shared, memory.states, memory.mask, (cos[span], sin[span]), None, layer_cache)
                 if number == guided_layer:

@@ -107,7 +107,9 @@ class Conversations(IterableDataset):
         make_texts: MakeMessages | None = None,
     ) -> None:
         if settings.texts_per_pool and make_texts is None:
-            raise ValueError(f"texts_per_pool is {settings.texts_per_pool}: give the stream `make_texts` they come from")
+            raise ValueError(
+                f"{settings.texts_per_pool} texts_per_pool need the stream `make_texts` that they come from"
+            )
         self.make_messages, self.processor, self.num_slots = make_messages, processor, num_slots
         self.settings, self.start_step, self.make_texts = settings, start_step, make_texts
 

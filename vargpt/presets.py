@@ -55,6 +55,6 @@ def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:
         },
         scale_schedules={"64x64": NANO_SCHEDULES["64x64"]},
         default_size="64x64",
-        initializer_range=0.06,  # about 1/sqrt(width): with 0.02, attention in so narrow a model stays uniform for hours
+        initializer_range=0.06,  # about 1/sqrt(width); with 0.02, attention stays uniform for hours
         **config_fields(special),
     )

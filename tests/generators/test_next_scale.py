@@ -238,7 +238,7 @@ def test_slot_inputs_are_those_that_drawing_computes_scale_by_scale(generator) -
 
 def test_a_fresh_generator_hears_what_has_been_drawn_beside_what_the_language_model_says() -> None:
     """Both have an input of norm one per channel at best; codes have a norm of one in all, and were once drowned."""
-    generator = VARGPT(CONFIG).generator
+    generator = VARGPT(CONFIG).generator.requires_grad_(False)
     slots = generator.slot_proj(torch.randn(2, SQUARE.num_tokens, MEMORY))
     finer = generator.slot_inputs(random_tokens(), CODEC)[:, SQUARE.offsets[1] :]
     levels = generator.level_embed.weight[: SQUARE.num_scales]

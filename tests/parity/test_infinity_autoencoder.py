@@ -58,7 +58,8 @@ def pixels(case: Case) -> torch.Tensor:
 
 
 def bits(case: Case, layout: ImageLayout, name: str = "bits") -> ImageTokens:
-    grids = [grid.reshape(-1, h, w, grid.shape[-1]).bool() for grid, (h, w) in zip(case.outputs(name), layout.scales)]
+    pairs = zip(case.outputs(name), layout.scales, strict=True)
+    grids = [grid.reshape(-1, h, w, grid.shape[-1]).bool() for grid, (h, w) in pairs]
     return ImageTokens(layout, tuple(grids))
 
 

@@ -32,7 +32,7 @@ def bit_weights(num_bits: int) -> Tensor:
 
 
 def autoencoder_map(num_levels: int, num_bits: int, nested: bool = True) -> WeightMap:
-    """Names of the published autoencoder of `num_levels` resolutions, whose decoder counts its levels fine to coarse."""
+    """Names of the published autoencoder of `num_levels` resolutions; its decoder counts levels fine to coarse."""
     renames = []
     for side, level in (("encoder", "down"), ("decoder", "up")):
         # i counts alike in the encoder; j is translated by `number`

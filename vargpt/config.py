@@ -23,7 +23,7 @@ class VargptImageTokenizerConfig(PreTrainedConfig):
     `patch_size` folds squares of pixels into channels before the first convolution (published: 1); `linear_path` adds
     a linear map of each cell beside the network (published: False). `encoder_kernel_size` 1 and `norm_groups` 0 make
     the bits of a cell depend on that cell (and on the coarser bits) alone (published: 3, and 32 groups). With a
-    `token_patch` of p, a token stands for p x p cells of the quantizer and has as many times more bits (Infinity-8B: 2).
+    `token_patch` of p, a token stands for p x p cells and has as many times more bits (Infinity-8B: 2).
     """
 
     model_type = "vargpt_image_tokenizer"

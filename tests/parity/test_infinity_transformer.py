@@ -78,7 +78,9 @@ def test_greedy_bits_and_picture(case, generator, codec) -> None:
 
 def test_greedy_bits_with_rounded_cross_attention(case, rounded_generator, codec) -> None:
     has(case, "greedy_bits_ca_bf16")
-    check_bits(case, draw(rounded_generator, codec, case, [branch(case), Branch(None)], **GREEDY), "greedy_bits_ca_bf16")
+    check_bits(
+        case, draw(rounded_generator, codec, case, [branch(case), Branch(None)], **GREEDY), "greedy_bits_ca_bf16"
+    )
 
 
 def test_without_guidance(case, generator, codec) -> None:

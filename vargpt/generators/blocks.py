@@ -97,7 +97,7 @@ class CrossAttention(nn.Module):
     """Attention from image tokens to the memory; with `qk_norm`, q and k are normalised as in `SelfAttention`.
 
     `rounded` rounds what goes in and comes out to bfloat16, as published code does.
-    Without normalisation, attention over a few dozen similar memory states stays uniform for a long time in a small model.
+    Without normalisation, attention over a few dozen similar memory states stays uniform for long in a small model.
     """
 
     attend = staticmethod(F.scaled_dot_product_attention)

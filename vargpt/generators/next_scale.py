@@ -60,9 +60,7 @@ class NextScaleGenerator(ImageGenerator):
         self.level_embed = nn.Embedding(config.max_scales, width)
         key_size = self._make_conditioning(config)
         self.shared_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        self.blocks = nn.ModuleList(
-            Block(config, key_size) for _ in range(config.num_layers)
-        )
+        self.blocks = nn.ModuleList(Block(config, key_size) for _ in range(config.num_layers))
         self.head_norm = nn.LayerNorm(width, eps=config.norm_eps, elementwise_affine=False)
         self.head_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.head = nn.Linear(width, 2 * config.num_bits)

@@ -24,8 +24,9 @@ NUMBERS = set("ijkl")  # these placeholders stand for numbers; any other one for
 class Rename:
     """One tensor, or one of `count` equal `piece`s (along the first axis) of one of ours.
 
-    With `row`, ours is that row of the published table of `row + 1`, all that is used of it. `leading` is how many axes of size one the published tensor has before ours begin; `zero` says that the published
-    tensor is zero by construction (a key bias that attention cannot see).
+    With `row`, ours is the last row of a published table of `row + 1`, all that is ever used of it. `leading` is how
+    many axes of size one the published tensor has before ours begin; `zero` says that the published tensor is zero by
+    construction (a key bias that attention cannot see).
     """
 
     theirs: str

@@ -206,6 +206,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         compact = self.projector_out(hidden.gather(1, order[..., None].expand(-1, -1, hidden.shape[-1])))
         kept, is_vision = keep.gather(1, order), (input_ids == self.placeholders.image).gather(1, order)
         mask = (kept[places.row]) & (order[places.row] < places.start[:, None])
+        lengths = mask.sum(1)
         mask &= (conditions != Condition.NULL)[:, None]
         mask &= (conditions != Condition.IMAGE_ONLY)[:, None] | is_vision[places.row]
         mask &= (conditions != Condition.TEXT_ONLY)[:, None] | ~is_vision[places.row]
@@ -216,8 +217,17 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             source = image_latents[places.source.clamp(min=0)]
         length = int(mask.sum(1).max()) if mask.any() else 0
         length = int(mask.any(0).nonzero().max()) + 1 if length else 1
-        memory = Branch(compact[places.row, :length], mask[:, :length], source, source_mask)
+        pooled = self.pooled_states(conditions)
+        states = compact[places.row, :length]
+        memory = Branch(states, mask[:, :length], source, source_mask, pooled, null_lengths=lengths)
         return ImageContext((memory,), slots[None])
+
+    def pooled_states(self, conditions: Int[Tensor, " N"]) -> Float[Tensor, "N 1 D"] | None:
+        """What a pooled condition is made of: the start's own state, or the first one of the null."""
+        if self.config.generator_config.conditioning != "pooled":
+            return None
+        null = (conditions == Condition.NULL)[:, None, None]
+        return torch.where(null, self.generator.null_memory[:1], self.start_state).expand(len(conditions), 1, -1)
 
     # -- learning --------------------------------------------------------------------------------------------------
 
@@ -264,7 +274,9 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             if conditions is None:
                 conditions = torch.zeros(places.row.numel(), dtype=torch.long, device=input_ids.device)
             token_conditions = self._spread_conditions(input_ids, places, conditions)
-            slot_inputs = self.generator.slot_inputs(tokens, self.image_tokenizer)
+            pooled = self.pooled_states(conditions)
+            condition = None if pooled is None else self.generator.pooled_condition(pooled)
+            slot_inputs = self.generator.slot_inputs(tokens, self.image_tokenizer, condition)
         hidden = self.hidden_states(input_ids, valid, pixel_values, image_grid_thw, slot_inputs, token_conditions)
         output = VargptOutput(last_hidden_state=hidden)
         if labels is not None:

@@ -159,6 +159,7 @@ class Branch:
     source: Tensor | None = None  # "N h w d": final-scale latents of the source image of an edit
     source_mask: Tensor | None = None  # "N", True = this image has a source
     pooled: Tensor | None = None  # "N P D": what a pooled condition is made of, if not the memory
+    null_lengths: Tensor | None = None  # "N": how many states a null that is a sequence stands in for
     label: str = "conditional"
 
 

@@ -9,70 +9,38 @@ from torch.testing import assert_close
 
 from tests.parity.cases_on_disk import Case
 from tests.parity.published import fill_all
+from vargpt.backbone.merge import Condition
 from vargpt.config import VargptConfig
-from vargpt.generators.schedules import infinity_schedules
 from vargpt.model import VARGPT
 from vargpt.sampling import seeded
 from vargpt.types import ImageSampling
-from vargpt.weight_maps.vargpt import vargpt_map
+from vargpt.weight_maps.vargpt import config_from_published, vargpt_map
 
 pytestmark = pytest.mark.cases_of("vargpt", "model")
 
 
 def config_of(case: Case, **changes: object) -> VargptConfig:
-    text, gen, vae = dict(case.config["text"]), case.config["gen"], case.config["vae"]
-    vision = text.pop("vision_config")
-    rope = text.pop("rope_scaling")
-    tokens = {
-        key: text.pop(key) for key in ("vision_start_token_id", "vision_end_token_id", "image_token_id") if key in text
+    gen, vae = case.config["gen"], case.config["vae"]
+    decoder = {
+        "hidden_size": gen["embed_dim"],
+        "num_layers": gen["depth"],
+        "num_heads": gen["num_heads"],
+        "mlp_ratio": gen["mlp_ratio"],
+        "code_dim": vae["codebook_dim"],
+        "num_bits": vae["codebook_dim"],
+        "memory_size": gen["text_channels"],
+        "null_length": gen["text_maxlen"],
+        **changes,
     }
-    for name in ("vision_token_id", "video_token_id"):
-        text.pop(name, None)
-    text["rope_parameters"] = {"rope_type": "default", "rope_theta": text.pop("rope_theta"), **without_type(rope)}
-    for name in ("in_channels", "in_chans", "spatial_patch_size"):
-        vision.pop(name, None)
-    return VargptConfig(
-        text_config=text,
-        vision_config=vision,
-        image_tokenizer_config={
-            "num_bits": vae["codebook_dim"],
-            "base_channels": vae["base_ch"],
-            "channel_multipliers": vae["ch_mult"],
-            "num_res_blocks": 2,
-            "norm_groups": 32,
-        },
-        generator_config={
-            "conditioning": "pooled",
-            "hidden_size": gen["embed_dim"],
-            "num_layers": gen["depth"],
-            "num_heads": gen["num_heads"],
-            "mlp_ratio": gen["mlp_ratio"],
-            "code_dim": vae["codebook_dim"],
-            "num_bits": vae["codebook_dim"],
-            "memory_size": gen["text_channels"],
-            "null_length": gen["text_maxlen"],
-            "memory_projection": False,
-            "slot_projection": False,
-            "corner_positions": True,
-            "input_residual": False,
-            "source_memory": False,
-            "cross_qk_norm": False,
-            "absolute_positions": False,
-            **changes,
-        },
-        scale_schedules=infinity_schedules(vae["patch_size"]),
-        default_size="256x256",
-        inner_projectors=True,
-        slots_by_length=True,
-        null_forgets_scales=True,
-        tie_word_embeddings=text["tie_word_embeddings"],
-        **tokens,
-        **case.config["special_tokens"],
-    )
-
-
-def without_type(rope: dict) -> dict:
-    return {key: value for key, value in rope.items() if key != "type"}
+    autoencoder = {
+        "num_bits": vae["codebook_dim"],
+        "base_channels": vae["base_ch"],
+        "channel_multipliers": vae["ch_mult"],
+    }
+    published = {**case.config["text"], "special_tokens": case.config["special_tokens"]}
+    config = config_from_published(published, decoder, autoencoder)
+    config.default_size = "256x256"
+    return config
 
 
 def build(case: Case, **changes: object) -> VARGPT:
@@ -160,3 +128,24 @@ def test_the_map_knows_every_published_name(case, model) -> None:
             assert_close(again[name][-1], tensor[-1])
         else:
             assert torch.equal(again[name], tensor), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "condition"), [("clean", Condition.FULL), ("uncond", Condition.NULL)])
+def test_teacher_forced_logits_of_a_drawing(case, model, name, condition) -> None:
+    needs(case, f"{name}_gen_logits")
+    blocks, prefix = case.input("pixel_gen_blocks_u8"), case.input("prefix_ids")
+    pixels = blocks.float().repeat_interleave(16, 2).repeat_interleave(16, 3) / 255 * 2 - 1
+    layout, config = model.config.layout(), model.config
+    tokens = model.image_tokenizer.encode(pixels, layout)
+    assert torch.equal(tokens.flat().to(torch.uint8), case.output("gen_labels"))
+    rows = len(prefix)
+    start = torch.full((rows, 1), config.image_gen_start_token_id)
+    slots = torch.full((rows, layout.num_tokens), config.image_gen_pad_token_id)
+    ids = torch.cat((prefix, start, slots), dim=1)
+    conditions = torch.full((rows,), int(condition))
+    recorded: list[Tensor] = []
+    hook = model.generator.head.register_forward_hook(lambda module, inputs, output: recorded.append(output))
+    model(input_ids=ids, image_bits=tokens.flat(), labels=ids, conditions=conditions)
+    hook.remove()
+    case.check(recorded[0][:, case.output("gen_logits_pick")], f"{name}_gen_logits")

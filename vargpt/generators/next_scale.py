@@ -361,8 +361,11 @@ class PooledNextScaleGenerator(NextScaleGenerator):
         self.null_memory = nn.Parameter(torch.randn(config.null_length, memory_size) * config.initializer_range)
         return width
 
-    def pooled_condition(self, states: Float[Tensor, "N P D"], mask: Bool[Tensor, "N P"]) -> Float[Tensor, "N C"]:
+    def pooled_condition(
+        self, states: Float[Tensor, "N P D"], mask: Bool[Tensor, "N P"] | None = None
+    ) -> Float[Tensor, "N C"]:
         """The AdaLN condition, and what joins the start."""
+        mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
         return self.pool(self.memory_norm(states), mask)
 
     def memory(self, branches: Sequence[Branch], num_images: int) -> Memory:
@@ -371,11 +374,12 @@ class PooledNextScaleGenerator(NextScaleGenerator):
         states, masks, conditions = [], [], []
         for branch in branches:
             state, mask = self._states(branch.memory, branch.memory_mask, lengths)
-            pooled, pooled_mask = state, mask
+            pooled: Tensor = state
+            pooled_mask: Tensor | None = mask
             if branch.memory is None and any(other.pooled is not None for other in branches):
                 pooled, pooled_mask = state[:, :1], mask[:, :1]
             elif branch.pooled is not None:
-                pooled, pooled_mask = branch.pooled, torch.ones_like(branch.pooled[..., 0], dtype=torch.bool)
+                pooled, pooled_mask = branch.pooled, None
             conditions.append(self.pooled_condition(pooled, pooled_mask))
             pad = longest - state.shape[1]
             states.append(F.pad(state, (0, 0, 0, pad)))
@@ -390,6 +394,8 @@ class PooledNextScaleGenerator(NextScaleGenerator):
         first = next((b for b in branches if b.memory is not None), None)
         if first is None or first.memory is None:
             return torch.full((num_images,), self.config.null_length, device=self.null_memory.device)
+        if first.null_lengths is not None:
+            return first.null_lengths
         if first.memory_mask is None:
             return torch.full((num_images,), first.memory.shape[1], device=self.null_memory.device)
         return first.memory_mask.sum(1)

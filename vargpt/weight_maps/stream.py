@@ -1,7 +1,7 @@
 """Published checkpoint files into a model, one tensor at a time: peak memory stays close to the model itself.
 
-In: safetensors (one file or shards with an index), .bin or .pth (read with `weights_only`, memory-mapped). Out: the same
-model with real weights instead of `meta` ones; nothing missing, nothing left over.
+In: safetensors (one file or shards with an index), .bin or .pth (read with `weights_only`, memory-mapped). Out: the
+same model with real weights instead of `meta` ones; nothing missing, nothing left over.
 """
 
 from __future__ import annotations

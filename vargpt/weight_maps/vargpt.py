@@ -2,15 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 
 from vargpt.config import VargptConfig
+from vargpt.generators.schedules import infinity_schedules
 from vargpt.weight_maps.base import Constant, Rename, WeightMap
 from vargpt.weight_maps.infinity import autoencoder_map, transformer_map
 
-BLOCKS_PER_CHUNK = 4
+# What the checkpoints of VARGPT-v1.1 are built of besides Qwen2-VL: Infinity-2B's transformer and its d32 autoencoder.
+PUBLISHED_DECODER: dict[str, Any] = {
+    "conditioning": "pooled",
+    "memory_projection": False,
+    "hidden_size": 2048,
+    "num_layers": 32,
+    "num_heads": 16,
+    "mlp_ratio": 4.0,
+    "code_dim": 32,
+    "num_bits": 32,
+    "memory_size": 2048,
+    "null_length": 512,
+    "slot_projection": False,
+    "corner_positions": True,
+    "input_residual": False,
+    "source_memory": False,
+    "cross_qk_norm": False,
+    "absolute_positions": False,
+}
+PUBLISHED_AUTOENCODER: dict[str, Any] = {
+    "num_bits": 32,
+    "base_channels": 128,
+    "channel_multipliers": [1, 2, 4, 4, 4],
+    "num_res_blocks": 2,
+    "norm_groups": 32,
+}
+TOKEN_IDS = (
+    "vision_start_token_id", "vision_end_token_id", "image_token_id", "image_gen_start_token_id",
+    "image_gen_end_token_id", "image_gen_pad_token_id",
+)  # fmt: skip
+TEXT_FIELDS = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "hidden_act", "initializer_range",
+    "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings",
+)  # fmt: skip
+VISION_FIELDS = (
+    "depth", "embed_dim", "hidden_size", "hidden_act", "mlp_ratio", "num_heads", "patch_size", "spatial_merge_size",
+    "temporal_patch_size",
+)  # fmt: skip
+
+
+def config_from_published(
+    published: Mapping[str, Any],
+    decoder: Mapping[str, Any] | None = None,
+    autoencoder: Mapping[str, Any] | None = None,
+    faithful: bool = True,
+) -> VargptConfig:
+    """Our config for a published config.json (model_type "vargpt_qwen2_vl").
+
+    Args:
+        published: the parsed file. Multimodal rotary positions are understood in both spellings.
+        decoder: what differs from `PUBLISHED_DECODER`.
+        autoencoder: what differs from `PUBLISHED_AUTOENCODER`.
+        faithful: switch the published behaviours on that our own models do without (docs/parity.md).
+
+    Raises:
+        ValueError: something that the model cannot do without is missing; the message names it.
+    """
+    ids = {**published, **published.get("special_tokens", {})}
+    rope = dict(published.get("rope_scaling") or published.get("rope_parameters") or {})
+    missing = [name for name in ("vision_config", *TEXT_FIELDS[:6]) if name not in published]
+    if missing or "mrope_section" not in rope:
+        raise ValueError(f"config.json lacks {', '.join(missing or ['rope_scaling.mrope_section'])}: is it VARGPT's?")
+    text = {name: published[name] for name in TEXT_FIELDS if name in published}
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "rope_theta": rope.get("rope_theta", published.get("rope_theta", 1e6)),
+        "mrope_section": rope["mrope_section"],
+    }
+    return VargptConfig(
+        text_config=text,
+        vision_config={name: published["vision_config"][name] for name in VISION_FIELDS
+                       if name in published["vision_config"]},
+        image_tokenizer_config={**PUBLISHED_AUTOENCODER, **(autoencoder or {})},
+        generator_config={**PUBLISHED_DECODER, **(decoder or {})},
+        scale_schedules=infinity_schedules(),
+        default_size="512x512",
+        inner_projectors=True,
+        slots_by_length=faithful,
+        null_forgets_scales=faithful,
+        tie_word_embeddings=bool(published.get("tie_word_embeddings", False)),
+        **{name: ids[name] for name in TOKEN_IDS if name in ids},
+    )  # fmt: skip
 
 
 def vargpt_map(config: VargptConfig, num_chunks: int = 8) -> WeightMap:

@@ -1,0 +1,75 @@
+"""Full-size published checkpoints, key for key and shape for shape: our models on `meta` against the manifests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from vargpt.config import VargptGeneratorConfig, VargptImageTokenizerConfig
+from vargpt.generators.next_scale import make_generator
+from vargpt.model import VARGPT
+from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
+from vargpt.weight_maps.base import WeightMap
+from vargpt.weight_maps.infinity import autoencoder_map, transformer_map
+from vargpt.weight_maps.vargpt import PUBLISHED_AUTOENCODER, PUBLISHED_DECODER, config_from_published, vargpt_map
+
+MANIFESTS = Path(__file__).parent / "manifests"
+
+
+def manifest(name: str) -> dict:
+    return json.loads((MANIFESTS / f"manifest_{name}.json").read_text())
+
+
+def shapes(entry: dict) -> dict[str, tuple[int, ...]]:
+    keys = entry["keys"]
+    pairs = keys.items() if isinstance(keys, dict) else ((item["key"], item) for item in keys)
+    return {name: tuple(item["shape"]) for name, item in pairs}
+
+
+def published_shapes(weight_map: WeightMap, module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in weight_map.export(module.state_dict().items())}
+
+
+def test_vargpt_v1_1() -> None:
+    entry = manifest("vargpt_v1_1_7b_2b")
+    with torch.device("meta"):
+        model = VARGPT(config_from_published(entry["config"]["llm"]))
+    assert published_shapes(vargpt_map(model.config), model) == shapes(entry)
+    assert len(entry["keys"]) == 1706
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "width", "heads", "bits", "chunks"),
+    [
+        ("infinity_2b", 32, 2048, 16, 32, 8),
+        ("infinity_8b", 40, 3584, 28, 56, 8),
+        ("infinity_layer12_125m", 12, 768, 8, 32, 4),
+    ],
+)
+def test_infinity(name, depth, width, heads, bits, chunks) -> None:
+    changes = {"num_layers": depth, "hidden_size": width, "num_heads": heads, "num_bits": bits, "code_dim": bits}
+    config = VargptGeneratorConfig(**{**PUBLISHED_DECODER, **changes, "memory_projection": True})
+    with torch.device("meta"):
+        generator = make_generator(config)
+    assert published_shapes(transformer_map(depth // chunks), generator) == shapes(manifest(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "multipliers"),
+    [
+        ("vae_d16", 16, [1, 2, 4, 4, 4]),
+        ("vae_d24", 24, [1, 2, 4, 4, 4]),
+        ("vae_d32", 32, [1, 2, 4, 4, 4]),
+        ("vae_d64", 64, [1, 2, 4, 4, 4]),
+        ("vae_d14_patchify", 14, [1, 2, 4, 4]),
+    ],
+)
+def test_infinity_autoencoders(name, bits, multipliers) -> None:
+    patch = 2 if "patchify" in name else 1
+    changes = {"num_bits": bits * patch**2, "channel_multipliers": multipliers, "token_patch": patch}
+    with torch.device("meta"):
+        tokenizer = MultiScaleBsqTokenizer(VargptImageTokenizerConfig(**{**PUBLISHED_AUTOENCODER, **changes}))
+    assert published_shapes(autoencoder_map(len(multipliers), bits), tokenizer) == shapes(manifest(name))

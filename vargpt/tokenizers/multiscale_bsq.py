@@ -101,13 +101,15 @@ def quantize(
     features_NdHW = features_NdHW.float()
     summed_NdHW = torch.zeros_like(features_NdHW)
     shown_NdHW = summed_NdHW
+    left_NdHW = features_NdHW  # code by code, in the published order: near a sign's edge, rounding decides
     targets, inputs, residuals = [], [], []
     for k, scale in enumerate(scales):
-        residual_Ndhw = average_down(features_NdHW - summed_NdHW.detach(), scale)
+        residual_Ndhw = average_down(left_NdHW, scale)
         target_Nhwd = codes_to_bits(residual_Ndhw).permute(0, 2, 3, 1)
         input_Nhwd = target_Nhwd if flips is None else target_Nhwd ^ flips[k]
         code_NdHW = resample(bits_to_codes(input_Nhwd).permute(0, 3, 1, 2), scales[-1])
         summed_NdHW = summed_NdHW + code_NdHW
+        left_NdHW = left_NdHW - code_NdHW
         if stop_after is not None:
             shown_NdHW = shown_NdHW + code_NdHW * (stop_after > k)[:, None, None, None]
         targets.append(target_Nhwd)

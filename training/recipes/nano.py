@@ -3,8 +3,8 @@
     python -m training.recipes.nano --run-dir runs/nano [--minutes 90] [--export vargpt/checkpoints/nano]
 
 Every stage continues where it stopped: run the command again after an interruption. On two CPU cores with bf16
-arithmetic the image tokenizer takes 13 minutes, language 9 and fine-tuning 40; docs/nano.md holds the numbers to
-expect.
+arithmetic the image tokenizer takes 7 minutes, language 8 and fine-tuning 90; docs/nano.md holds the numbers to expect.
+The shipped weights went a less straight way there, which docs/training.md tells.
 """
 
 from __future__ import annotations

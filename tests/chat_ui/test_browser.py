@@ -223,7 +223,9 @@ def test_one_of_several_pictures_is_chosen_to_go_on_with(visit, tiny_address: st
     visitor.finished(2)
     assert chosen(visitor) == [True, False]
     visitor.page.click(".picture-choose")
-    visitor.page.wait_for_function("!document.querySelector('.picture .picture-chosen')", polling=50)
+    second = "document.querySelectorAll('figure.picture')[1]?.querySelector('.picture-chosen')"
+    visitor.page.wait_for_function(second, polling=50)  # the two figures change one after the other
+    visitor.page.wait_for_function(second.replace("[1]", "[0]") + " === null", polling=50)
     assert chosen(visitor) == [False, True]
 
 

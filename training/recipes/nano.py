@@ -4,7 +4,7 @@
 
 Every stage continues where it stopped: run the command again after an interruption. On two CPU cores with bf16
 arithmetic the image tokenizer takes 7 minutes, language 8 and fine-tuning 90; docs/nano.md holds the numbers to expect.
-The shipped weights went a less straight way there, which docs/training.md tells.
+The shipped weights are older than this recipe (docs/training.md).
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ class DrawingMixin:
         if memory is not None and self.config.generator_config.conditioning == "pooled":
             pooled = self.start_state.expand(states.shape[0], 1, -1)
         mask = None if memory is None else mask
-        return Branch(memory, mask, source, source_mask, pooled, condition.name.lower())
+        return Branch(memory, mask, source, source_mask, pooled, label=condition.name.lower())
 
     def _slot_step(
         self, state: ConversationState, keys: Bool[Tensor, "GB T"], num_branches: int

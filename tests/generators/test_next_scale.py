@@ -249,7 +249,7 @@ def test_a_fresh_generator_hears_what_has_been_drawn_beside_what_the_language_mo
 def test_a_fresh_cross_attention_already_prefers_some_memory() -> None:
     """Uniform attention tells the same to every token whatever the words are, and learns very slowly."""
     torch.manual_seed(0)
-    attention = CrossAttention(64, 64, 4)
+    attention = CrossAttention(64, 64, 4).requires_grad_(False)
     x, memory = torch.randn(1, 9, 64), torch.randn(1, 30, 64)
     mask = torch.ones(1, 1, 1, 30, dtype=torch.bool)
     base = attention(x, memory, mask, None)

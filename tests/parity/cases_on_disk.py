@@ -56,6 +56,10 @@ class Case:
             found.append(self.output(f"{name}.{len(found)}"))
         return found
 
+    def has(self, name: str) -> bool:
+        """Whether an output, or a list of outputs, of this name was recorded."""
+        return f"outputs/{name}" in self.tensors or f"outputs/{name}.0" in self.tensors
+
     def weights(self, model: str) -> dict[str, Tensor]:
         """The checkpoint of this case, made from its recipe."""
         prefix = f"buffers/{model}/"

@@ -60,11 +60,6 @@ def check_bits(case: Case, tokens: ImageTokens, name: str) -> None:
         assert torch.equal(grid.flatten(1).to(expected.dtype), expected), f"{name}, scale {k}"
 
 
-def has(case: Case, name: str) -> None:
-    if not any(key.startswith(f"outputs/{name}.") for key in case.tensors):
-        pytest.skip(f"this case has no {name}")
-
-
 def test_greedy_bits_and_picture(case, generator, codec) -> None:
     tokens = draw(generator, codec, case, [branch(case), Branch(None)], **GREEDY)
     check_bits(case, tokens, "greedy")
@@ -76,25 +71,25 @@ def test_greedy_bits_and_picture(case, generator, codec) -> None:
     assert int((picture.int() - expected.int()).abs().max()) <= 1
 
 
+@pytest.mark.recorded("greedy_bits_ca_bf16")
 def test_greedy_bits_with_rounded_cross_attention(case, rounded_generator, codec) -> None:
-    has(case, "greedy_bits_ca_bf16")
     check_bits(
         case, draw(rounded_generator, codec, case, [branch(case), Branch(None)], **GREEDY), "greedy_bits_ca_bf16"
     )
 
 
+@pytest.mark.recorded("nocfg_greedy_bits")
 def test_without_guidance(case, generator, codec) -> None:
-    has(case, "nocfg_greedy_bits")
     check_bits(case, draw(generator, codec, case, [branch(case)], guidance_scale=1.0, temperature=0.0), "nocfg_greedy")
 
 
+@pytest.mark.recorded("cfg_layer_m2_greedy_bits")
 def test_guidance_at_a_layer(case, generator, codec) -> None:
-    has(case, "cfg_layer_m2_greedy_bits")
     tokens = draw(generator, codec, case, [branch(case), Branch(None)], guidance_layer=-2, **GREEDY)
     check_bits(case, tokens, "cfg_layer_m2_greedy")
 
 
+@pytest.mark.recorded("negprompt_greedy_bits")
 def test_a_negative_prompt_takes_the_place_of_the_null(case, generator, codec) -> None:
-    has(case, "negprompt_greedy_bits")
     negative = branch(case, "negative_kv_compact", "negative_lens")
     check_bits(case, draw(generator, codec, case, [branch(case), negative], **GREEDY), "negprompt_greedy")

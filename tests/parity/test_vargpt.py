@@ -54,14 +54,9 @@ def model(case: Case) -> VARGPT:
     return build(case)
 
 
-def needs(case: Case, name: str) -> None:
-    if not any(key in (f"outputs/{name}", f"outputs/{name}.0") for key in case.tensors):
-        pytest.skip(f"this case has no {name}")
-
-
+@pytest.mark.recorded("image_embeds")
 @torch.no_grad()
 def test_pictures_and_words_are_understood_alike(case, model) -> None:
-    needs(case, "image_embeds")
     ids, pixels, grid = (case.input(name) for name in ("input_ids", "pixel_values", "image_grid_thw"))
     case.check(model.vision(pixels, grid_thw=grid).pooler_output, "image_embeds")
     output = model(input_ids=ids, pixel_values=pixels, image_grid_thw=grid)
@@ -69,9 +64,9 @@ def test_pictures_and_words_are_understood_alike(case, model) -> None:
     case.check(output.logits, "logits")
 
 
+@pytest.mark.recorded("generate_greedy")
 @torch.no_grad()
 def test_answers_are_the_published_ones(case, model) -> None:
-    needs(case, "generate_greedy")
     ids, expected = case.input("input_ids"), case.output("generate_greedy")
     state = model.extend(None, ids, None, case.input("pixel_values"), case.input("image_grid_thw"))
     found = ids
@@ -98,13 +93,13 @@ def check_bits(case: Case, grids: list[Tensor], name: str) -> None:
         assert torch.equal(grid.flatten(1).to(expected.dtype), expected), f"{name}, scale {k}"
 
 
+@pytest.mark.recorded("greedy_bits")
 def test_a_prompt_is_drawn_bit_for_bit(case, model) -> None:
-    needs(case, "greedy_bits")
     check_bits(case, draw(model, case.input("input_ids")), "greedy_bits")
 
 
+@pytest.mark.recorded("greedy_bits_ca_bf16")
 def test_a_prompt_is_drawn_bit_for_bit_with_rounded_cross_attention(case) -> None:
-    needs(case, "greedy_bits_ca_bf16")
     rounded = build(case, cross_attention_rounded=True)
     grids = draw(rounded, case.input("input_ids"))
     check_bits(case, grids[:-1], "greedy_bits_ca_bf16")
@@ -113,8 +108,8 @@ def test_a_prompt_is_drawn_bit_for_bit_with_rounded_cross_attention(case) -> Non
     assert int((grids[-1].flatten(1).to(last.dtype) != last).sum()) <= 1
 
 
+@pytest.mark.recorded("edit_greedy_bits")
 def test_an_edit_is_drawn_bit_for_bit(case, model) -> None:
-    needs(case, "edit_greedy_bits")
     pixels, grid = case.input("edit_pixel_values"), case.input("edit_image_grid_thw")
     grids = draw(model, case.input("edit_input_ids"), pixel_values=pixels, image_grid_thw=grid)
     check_bits(case, grids, "edit_greedy_bits")
@@ -134,9 +129,9 @@ def test_the_map_knows_every_published_name(case, model) -> None:
             assert torch.equal(again[name], tensor), name
 
 
+@pytest.mark.recorded("clean_gen_logits")
 @torch.no_grad()
 def test_teacher_forced_logits_of_a_drawing(case, model) -> None:
-    needs(case, "clean_gen_logits")
     blocks, prefix = case.input("pixel_gen_blocks_u8"), case.input("prefix_ids")
     pixels = blocks.float().repeat_interleave(16, 2).repeat_interleave(16, 3) / 255 * 2 - 1
     layout, config = model.config.layout(), model.config

@@ -26,8 +26,7 @@ from vargpt.backbone.vision import patchify
 from vargpt.model import VARGPT
 from vargpt.processing import VargptProcessor
 from vargpt.tokenizers.bit_correction import BitFlip, draw_flips
-from vargpt.tokenizers.multiscale_bsq import quantize
-from vargpt.types import ImageLayout, ImageTokens
+from vargpt.types import ImageLayout
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class PictureInputs:
         inputs: dict[str, Any] = {}
         pixels = torch.cat([to_pixels(batch[name]) for name in ("drawn_images", "uploaded_images") if len(batch[name])])
         features = tokenizer.features(pixels, self.layout)
-        clean = ImageTokens(self.layout, quantize(features, self.layout.scales).targets)
+        clean = tokenizer.tokens_of(features, self.layout)
         if drawn:
             strength = BitFlip(self.settings.flip_strength, generator)
             flips = draw_flips(self.layout, drawn, tokenizer.num_bits, strength, features.device)

@@ -219,7 +219,7 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
         """See `ImageTokenizer.encode`. Runs the network once; gradients are the caller's affair."""
         features_NdHW = self.features(pixel_values, layout)
         if flip is None:
-            return self._tokens(layout, quantize(features_NdHW, self.cells(layout)).targets)
+            return self.tokens_of(features_NdHW, layout)
         flips = draw_flips(layout, len(features_NdHW), self.num_bits, flip, features_NdHW.device)
         return self.correct(features_NdHW, layout, flips)
 
@@ -232,6 +232,10 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
                 f"{(layout.height, layout.width)}; resize them first"
             )
         return self.encoder(to_channels_last(pixel_values.to(self.dtype))).float()
+
+    def tokens_of(self, features_NdHW: Float[Tensor, "N d h w"], layout: ImageLayout) -> ImageTokens:
+        """The tokens of features that are there already."""
+        return self._tokens(layout, quantize(features_NdHW, self.cells(layout)).targets)
 
     def correct(
         self,

@@ -26,6 +26,7 @@ from vargpt.types import ImagePart, Message
 
 MakeMessages = Callable[[int], Sequence[Message]]
 Batch = dict[str, Tensor]
+LENGTH_STEP = 16  # rows are this many tokens long, or a multiple: a CPU prepares its kernels once per size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +86,9 @@ def collate(rows: Sequence[EncodedConversation], processor: VargptProcessor) -> 
     drawn_index = {id(part): index for index, part in enumerate(drawn)}
     uploaded = [part for part in pictures if id(part) not in drawn_index]
     return {
-        "input_ids": pad([row.input_ids for row in rows], processor.special.end_of_text),
-        "attention_mask": pad([[1] * len(row.input_ids) for row in rows], 0).bool(),
-        "labels": pad([row.labels for row in rows], IGNORE_INDEX),
+        "input_ids": pad([row.input_ids for row in rows], processor.special.end_of_text, multiple=LENGTH_STEP),
+        "attention_mask": pad([[1] * len(row.input_ids) for row in rows], 0, multiple=LENGTH_STEP).bool(),
+        "labels": pad([row.labels for row in rows], IGNORE_INDEX, multiple=LENGTH_STEP),
         "drawn_images": image_bytes(drawn, processor),
         "uploaded_images": image_bytes(uploaded, processor),
         "input_drawn": torch.tensor([drawn_index.get(id(part), -1) for part in pictures], dtype=torch.long),

@@ -205,7 +205,9 @@ def sample(
     model: nn.Module, ema: AveragedWeights | None, on_sample: Callable[[nn.Module, int], None], step: int
 ) -> None:
     model.eval()
-    with torch.no_grad(), ema.applied_to(model) if ema is not None else contextlib.nullcontext():
+    averaged = ema.applied_to(model) if ema is not None else contextlib.nullcontext()
+    # drawing has shapes and caches of its own, not worth compiling for a few pictures
+    with torch.no_grad(), averaged, torch.compiler.set_stance("force_eager"):
         on_sample(model, step)
     model.train()
 

@@ -26,20 +26,33 @@ def matmul_attention(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     with torch.autocast(q.device.type, enabled=False):  # autocast would compute the softmax in float32
         weights = torch.matmul(q if scale == 1.0 else q * scale, k.transpose(-1, -2))
-        if attn_mask is not None:
-            weights = weights + torch.zeros_like(attn_mask, dtype=weights.dtype).masked_fill_(~attn_mask, MASKED)
-        return torch.matmul(weights.softmax(-1), v)
+        return torch.matmul(masked(weights, attn_mask).softmax(-1), v)
+
+
+def masked(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention logits, far down where the boolean mask is False."""
+    if mask is None:
+        return logits
+    return logits + torch.zeros_like(mask, dtype=logits.dtype).masked_fill_(~mask, MASKED)
 
 
 def transformers_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """The same behind transformers' interface: keys and values of grouped heads are repeated; out is "B L H E"."""
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    key, value = key.to(query.dtype), value.to(query.dtype)
-    out = matmul_attention(query, key, value, attention_mask, kwargs.get("scaling"))
+    """The same behind transformers' interface: "B H L E" in, "B L H E" out.
+
+    The heads that share keys and values are folded into the rows of one larger product. What rotary positions leave in
+    float32 is brought to the precision of the values first: in bfloat16 the products take a fraction of the time.
+    """
+    batch, heads, length, width = query.shape
+    shared, keys = key.shape[1], key.shape[2]
+    scaling = kwargs.get("scaling") or width**-0.5
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    with torch.autocast(query.device.type, enabled=False):
+        folded = (query * scaling).reshape(batch, shared, heads // shared * length, width)
+        weights = torch.matmul(folded, key.transpose(-1, -2)).view(batch, heads, length, keys)
+        weights = masked(weights, attention_mask).softmax(-1).view(batch, shared, -1, keys)
+        out = torch.matmul(weights, value).view(batch, heads, length, width)
     return out.transpose(1, 2).contiguous(), None
 
 

@@ -9,6 +9,7 @@ Shape legend: B rows, T tokens, I input pictures, N drawn pictures, L slots, d b
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,8 @@ class SftSettings:
     `flip_strength` is the largest share of bits flipped per scale (bitwise self-correction). `null_rate`,
     `no_text_rate` and `no_image_rate` hide the whole prefix, its text, or its pictures (the guidance branches).
     `rebuilt_rate` is how often the ViT reads a drawn picture back as the tokenizer rebuilds it rather than as it was.
-    `detail` is how much more the tokens of busy places count.
+    `detail` is how much more the tokens of busy places count. `compiled` has torch.compile fuse every layer (a quarter
+    less time per step on a CPU, two minutes more at the start); without a C++ compiler a CPU run goes on as it is.
     """
 
     loop: LoopSettings
@@ -51,6 +53,7 @@ class SftSettings:
     detail: float = 10.0
     image_loss_weight: float = 2.0
     text_loss_weight: float = 1.0
+    compiled: bool = False
 
 
 def draw_conditions(count: int, settings: SftSettings, generator: torch.Generator) -> Tensor:
@@ -144,6 +147,15 @@ def make_compute_loss(
     return compute_loss
 
 
+def compile_layers(model: VARGPT, device: torch.device) -> None:
+    """Compiles the layers that every token passes, in place. Names of weights stay; sizes may change."""
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++", "cl"))):
+        logger.warning("no C++ compiler was found: layers are not compiled (Debian, Ubuntu: apt install g++)")
+        return
+    for layer in (*model.generator.blocks, *model.language_model.layers):
+        layer.compile(dynamic=True)
+
+
 def train(
     model: VARGPT,
     processor: VargptProcessor,
@@ -160,8 +172,11 @@ def train(
     model.config.image_loss_weight = settings.image_loss_weight
     model.config.text_loss_weight = settings.text_loss_weight
     model.image_tokenizer.requires_grad_(False)
-    if pick_device(settings.loop.device).type == "cpu":
+    device = pick_device(settings.loop.device)
+    if device.type == "cpu":
         use_matmul_attention(model)
+    if settings.compiled:
+        compile_layers(model, device)
     layout = model.config.layout()
 
     def batches(start_step: int) -> Iterator[Batch]:

@@ -62,6 +62,11 @@ class DrawnPlaces:
     source: Int[Tensor, " N"]  # index of the last input picture before it in its row, or -1
 
 
+def round_up(length: int, step: int = 16) -> int:
+    """The next multiple: few different sizes, so that kernels prepared for one are used again."""
+    return -(-length // step) * step
+
+
 def projector(width_in: int, width_out: int, inner: bool) -> nn.Sequential:
     """Linear, GELU, linear: the bridge between the language model's width and the generator's."""
     width = width_in if inner else width_out
@@ -201,7 +206,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         slots = self.projector_out(hidden[places.row[:, None], index])
         # slots of other pictures are in nobody's memory: drop them before the (wide) memory is spread over pictures
         keep = attention_mask & (input_ids != self.placeholders.slot)
-        length = int(keep.sum(1).max())
+        length = min(round_up(int(keep.sum(1).max())), keep.shape[1])
         order = (~keep).long().argsort(dim=1, stable=True)[:, :length]
         compact = self.projector_out(hidden.gather(1, order[..., None].expand(-1, -1, hidden.shape[-1])))
         kept, is_vision = keep.gather(1, order), (input_ids == self.placeholders.image).gather(1, order)
@@ -215,8 +220,8 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             sees_source = (conditions == Condition.FULL) | (conditions == Condition.IMAGE_ONLY)
             source_mask = (places.source >= 0) & sees_source
             source = image_latents[places.source.clamp(min=0)]
-        length = int(mask.sum(1).max()) if mask.any() else 0
-        length = int(mask.any(0).nonzero().max()) + 1 if length else 1
+        length = int(mask.any(0).nonzero().max()) + 1 if mask.any() else 1
+        length = min(round_up(length), mask.shape[1])
         pooled = self.pooled_states(conditions)
         states = compact[places.row, :length]
         memory = Branch(states, mask[:, :length], source, source_mask, pooled, null_lengths=lengths)

@@ -264,9 +264,10 @@ def on_paper(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, (*PAPER, 255)), rgba).convert("RGB")
 
 
-def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
-    """Rows of ids as one long tensor "B T"."""
+def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False, multiple: int = 1) -> Tensor:
+    """Rows of ids as one long tensor "B T", T a multiple of `multiple`."""
     length = max((len(row) for row in rows), default=0)
+    length += -length % multiple
     padded = [
         [value] * (length - len(row)) + list(row) if left else [*row, *[value] * (length - len(row))] for row in rows
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 import uuid
@@ -18,6 +19,7 @@ from chat_ui.session import Conversation, Turn, question
 from chat_ui.settings import SEED_LABEL, SEED_TOOLTIP, SLIDERS, PageSettings
 from chat_ui.worker import Engine, Worker
 from vargpt.chat.engine import ChatEngine, ContextFullError
+from vargpt.loading import default_model_path, default_sampling, resolve_model
 
 STARTERS = (
     ("A fox at night", "Draw a fox next to a pine tree at night"),
@@ -28,15 +30,17 @@ STARTERS = (
     ("What can you do?", "What can you do?"),
 )
 DRAW = {"id": "Draw", "description": "The reply is a picture, whatever is said", "icon": "palette", "button": True}
+MODEL = resolve_model(os.environ.get("VARGPT_MODEL") or None)
 WELCOME = (
     "I draw, I look at pictures, and I change them. Ask for a picture, then ask about it, or say what should change."
-    "\n\nI am small: I know one drawn world of some 165 things, draw 64 × 64 pixels, and make mistakes."
 )
+if MODEL == default_model_path():
+    WELCOME += "\n\nI am small: I know one drawn world of some 165 things, draw 64 × 64 pixels, and make mistakes."
 STOPPED_BY_CHAINLIT = "Task manually stopped."
 
 
 def load() -> Engine:
-    return ChatEngine.load(os.environ.get("VARGPT_MODEL") or None)
+    return ChatEngine.load(MODEL, **json.loads(os.environ.get("VARGPT_LOAD", "{}")))
 
 
 worker = Worker(load)
@@ -54,7 +58,7 @@ async def profiles() -> list[cl.ChatProfile]:
 @cl.on_chat_start
 async def start() -> None:
     if conversation() is None:
-        cl.user_session.set("conversation", Conversation())
+        cl.user_session.set("conversation", Conversation(settings=PageSettings.of(default_sampling(MODEL))))
         cl.user_session.set("replies", {})
         cl.user_session.set("one_turn", asyncio.Lock())
     await cl.context.emitter.set_commands([DRAW])
@@ -77,7 +81,7 @@ async def start() -> None:
 @cl.on_settings_update
 async def change_settings(values: dict) -> None:
     try:
-        conversation().settings = PageSettings.from_panel(values)
+        conversation().settings = conversation().settings.changed(values)
     except ValueError as error:
         await cl.ErrorMessage(f"{error} The settings stay as they were.").send()
 

@@ -15,7 +15,9 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 # What a model writes is shown as Markdown; with this, not even a picture linked there makes the browser go elsewhere.
@@ -31,7 +33,13 @@ WORDS = {  # where Chainlit's own words do not fit
 FOREIGN_LINK = re.compile(r"<link\b[^>]*\bhref=\"https?://[^>]*>\s*")
 
 
-def run(host: str = "127.0.0.1", port: int = 8000, headless: bool = False, model: str | None = None) -> None:
+def run(
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    headless: bool = False,
+    model: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> None:
     """Serves the page until it is interrupted; the process ends with it.
 
     Args:
@@ -39,6 +47,7 @@ def run(host: str = "127.0.0.1", port: int = 8000, headless: bool = False, model
         port: 1 to 65535.
         headless: open no browser.
         model: path of a checkpoint; None is VARGPT_MODEL, or else nano.
+        options: how to load it, for `ChatEngine.load`; None is VARGPT_LOAD (JSON), or else its defaults.
 
     Raises:
         OSError: the port is taken or not allowed.
@@ -48,6 +57,8 @@ def run(host: str = "127.0.0.1", port: int = 8000, headless: bool = False, model
     os.environ.update(CHAINLIT_HOST=host, CHAINLIT_PORT=str(port))
     if model is not None:
         os.environ["VARGPT_MODEL"] = model
+    if options is not None:
+        os.environ["VARGPT_LOAD"] = json.dumps(dict(options))
     root = Path(os.environ.get("CHAINLIT_APP_ROOT") or cache_folder() / f"page-{port}")
     os.environ["CHAINLIT_APP_ROOT"] = str(prepare(root))
     logging.getLogger("chainlit").setLevel(logging.WARNING)  # it tells of every file it writes while it is imported

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vargpt.types import ChatRequest, ImageSampling, Message, Route, TextSampling
@@ -48,15 +48,23 @@ class PageSettings:
     """What one visitor has set. `seed=None` takes a new seed for every turn."""
 
     seed: int | None = None
-    guidance: float = plain(ImageSampling().guidance_scale)
-    temperature: float = plain(ImageSampling().temperature)
-    top_p: float = plain(ImageSampling().top_p)
+    guidance: float = 2.0
+    temperature: float = 0.5
+    top_p: float = 1.0
     text_temperature: float = TextSampling().temperature
     pictures: int = 1
 
     @classmethod
-    def from_panel(cls, values: Mapping[str, Any]) -> PageSettings:
-        """Settings from what the panel sends; what is missing keeps its default.
+    def of(cls, sampling: ImageSampling) -> PageSettings:
+        """What a visitor begins with, for a model that is drawn with so by default."""
+        return cls(
+            guidance=plain(sampling.guidance_scale),
+            temperature=plain(sampling.temperature),
+            top_p=plain(sampling.top_p),
+        )
+
+    def changed(self, values: Mapping[str, Any]) -> PageSettings:
+        """Settings from what the panel sends; what is missing stays as it is.
 
         Raises:
             ValueError: a value is no number or out of range; the message names the setting.
@@ -64,7 +72,7 @@ class PageSettings:
         numbers = {slider.id: number(values[slider.id], slider) for slider in SLIDERS if slider.id in values}
         if "pictures" in numbers:
             numbers["pictures"] = round(numbers["pictures"])
-        return cls(seed=seed_from(values.get("seed")), **numbers)
+        return replace(self, seed=seed_from(values.get("seed")), **numbers)
 
     def request(self, messages: tuple[Message, ...], seed: int, route: Route = "auto") -> ChatRequest:
         """The next turn of a conversation that ends with a user message."""

@@ -15,11 +15,16 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("vargpt", "training", "data_recipes", "chat_ui")
 LADDER = (  # low to high; rooms on one rung are siblings and never import one another
     {"types"}, {"sampling"}, {"config"}, {"tokenizers", "backbone", "generators"}, {"model", "text_to_image"},
-    {"processing"}, {"loading", "weight_maps"}, {"presets", "testing"}, {"chat"}, {"evaluation"},
-    {"serving", "doctor"}, {"cli"},
+    {"processing"}, {"loading", "weight_maps", "quantization", "memory"}, {"presets", "testing"}, {"chat"},
+    {"evaluation"}, {"serving", "doctor"}, {"cli"},
 )  # fmt: skip
 RUNG = {room: height for height, rooms in enumerate(LADDER) for room in rooms}
-ONE_ROOM = {"weight_maps": "loading", "drawing": "model"}  # two names, one room
+ONE_ROOM = {
+    "weight_maps": "loading",
+    "quantization": "loading",
+    "memory": "loading",
+    "drawing": "model",
+}  # several names, one room
 NEIGHBOURS = {  # package -> what it may import of ours
     "vargpt": {"vargpt"},
     "training": {"training", "vargpt", "data_recipes"},

@@ -255,7 +255,7 @@ def bench(
 
 @app.command()
 def doctor(
-    model: Annotated[Path | None, typer.Option("--model", help="Estimate what this model folder needs.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Folder or hub id: estimate what it needs.")] = None,
 ) -> None:
     """Say what is installed, which device will be used, and what fits. Exit code 1: something is amiss."""
     from rich.table import Table

@@ -13,7 +13,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig, Qwen2VLVisionConfig
 
-from vargpt.types import ImageLayout
+from vargpt.types import ImageLayout, ImageSampling
 
 
 @strict
@@ -131,6 +131,8 @@ class VargptConfig(PreTrainedConfig):
     `slots_by_length` counts the positions of slots from the number of tokens before them instead of the position
     reached (published: True; the two differ after an input picture). `null_forgets_scales` lets the unconditional
     branch see nothing but its own scale in the language model, from position 0 (published: True).
+
+    `image_sampling` holds fields of `ImageSampling`: how this model's pictures are drawn unless asked otherwise.
     """
 
     model_type = "vargpt"
@@ -161,6 +163,7 @@ class VargptConfig(PreTrainedConfig):
     inner_projectors: bool = False
     slots_by_length: bool = False
     null_forgets_scales: bool = False
+    image_sampling: dict[str, Any] | None = None
     tie_word_embeddings: bool = True
     image_loss_weight: float = 1.0
     text_loss_weight: float = 1.0
@@ -195,6 +198,10 @@ class VargptConfig(PreTrainedConfig):
                     f"the schedule of {size} has {len(schedule)} scales, but generator_config.max_scales is "
                     f"{generator.max_scales}"
                 )
+
+    def sampling(self) -> ImageSampling:
+        """How pictures are drawn unless asked otherwise."""
+        return ImageSampling(**(self.image_sampling or {}))
 
     def layout(self, size: tuple[int, int] | None = None) -> ImageLayout:
         """The layout of a picture of `size` = (height, width) pixels; None = the default size.

@@ -1,29 +1,30 @@
 """What this machine has and what fits on it: the answer to "why does it not work here?".
 
-In: nothing, or a model folder. Out: findings in plain words. No model is loaded; sizes come from file headers.
+In: nothing, or a model's name. Out: findings in plain words. No weights are loaded; of a hub only the small files.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from vargpt.loading import default_model_path
+from vargpt.config import VargptConfig
+from vargpt.loading import default_model_path, model_config, read_json, resolve_model
+from vargpt.memory import CARDS, MODES, RESERVED, Mode, best_mode, needed_bytes, parameter_counts, working_bytes
+from vargpt.weight_maps.stream import weight_files
 
 MEGABYTE, GIGABYTE = 2**20, 2**30
-DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}  # all others take one
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
-BASE_MEMORY = 400 * MEGABYTE  # Python, torch and transformers before any weight
+OUTLINE = ("*.json", "*.jinja")  # files that say what a model is
+USUAL_CONTEXT = 1024  # tokens: a picture or two and what is said about them, whatever a model allows
 
 
 @dataclass(frozen=True)
@@ -36,26 +37,12 @@ class Finding:
     advice: str = ""
 
 
-@dataclass(frozen=True)
-class ModelSize:
-    """What a model folder says of itself, in bytes and counts. `cache_values` are numbers kept per token of context."""
-
-    files: int
-    parameters: int
-    cache_values: int
-    context: int
-
-    def needs(self, bytes_per_value: int, pictures: int = 1) -> int:
-        """Bytes for the weights and a full context, held once more per guidance branch of each picture being drawn."""
-        cache = self.cache_values * self.context * bytes_per_value
-        return BASE_MEMORY + self.parameters * bytes_per_value + cache * (1 + 2 * pictures)
-
-
-def examine(model: Path | None = None) -> list[Finding]:
-    """All findings about this machine and one model folder (default: the shipped nano).
+def examine(model: str | Path | None = None) -> list[Finding]:
+    """All findings about this machine and one model (default: the shipped nano).
 
     Raises:
-        FileNotFoundError: `model` is no model folder.
+        FileNotFoundError: there is no such model.
+        ValueError: its config is damaged.
     """
     return [*software_findings(), *extra_findings(), *machine_findings(), *model_findings(model)]
 
@@ -121,71 +108,64 @@ def bfloat16_finding(side: int = 512, rounds: int = 4) -> Finding:
     return Finding("bfloat16", f"{ratio:.1f} times the speed of float32 here; {hint}")
 
 
-def model_findings(model: Path | None = None) -> Iterator[Finding]:
-    """Size of a model folder, and whether it fits into memory."""
-    folder = model or default_model_path()
-    if model is None and not (folder / "config.json").is_file():
+def model_findings(model: str | Path | None = None) -> Iterator[Finding]:
+    """How large a model is, what it needs in each precision, and which one fits here and on usual graphics cards."""
+    if model is None and not (default_model_path() / "config.json").is_file():
         yield Finding("model", "the shipped nano is not there", False, "make nano trains it; or name one with --model")
         return
-    size = model_size(folder)
-    yield Finding(
-        "model", f"{folder} ({size.parameters / 1e6:.1f} M parameters, {megabytes(size.files)} on disk)", True
-    )
-    memory = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else available_memory()
-    for name, width in (("float32", 4), ("bfloat16", 2)):
-        need = size.needs(width)
-        fits = None if memory is None else need < memory
-        advice = "" if fits is not False else "take bfloat16, a smaller model, or a machine with more memory"
-        context = f"with a full context of {size.context} tokens and one picture being drawn"
-        yield Finding(f"needs in {name}", f"about {gigabytes(need)} {context}", fits, advice)
-
-
-def model_size(folder: Path) -> ModelSize:
-    """Reads config.json and the headers of the weight files.
-
-    Raises:
-        FileNotFoundError: the folder is none, or lacks config or weights.
-        ValueError: config.json is not JSON, or a weight file is damaged.
-    """
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise FileNotFoundError(f"{folder} holds no config.json, so it is no model folder")
-    config = _read_json(config_file)
-    weights = sorted(folder.glob("*.safetensors"))
-    index = folder / "model.safetensors.index.json"
-    if weights:
-        parameters, files = sum(map(count_parameters, weights)), sum(file.stat().st_size for file in weights)
-    elif index.is_file():  # the list of the weights alone, as published beside them
-        files = int(_read_json(index)["metadata"]["total_size"])
-        parameters = files // 2
+    folder = resolve_model(model, OUTLINE)
+    config = model_config(folder)
+    counts = parameter_counts(config)
+    stored = stored_bytes(folder)
+    size = f"{sum(counts.values()) / 1e6:,.1f} M parameters"
+    if stored is None:
+        yield Finding("model", f"{folder} ({size})", False, "its weights are missing; copy or download them")
     else:
-        raise FileNotFoundError(f"{folder} holds neither *.safetensors nor {index.name}, so its size cannot be told")
-    text = config.get("text_config") or config
-    heads = text.get("num_attention_heads", 1)
-    head_width = text.get("head_dim") or text.get("hidden_size", 0) // heads
-    key_values = 2 * text.get("num_hidden_layers", 0) * text.get("num_key_value_heads", heads) * head_width
-    processor_file = folder / "processor_config.json"
-    processor = _read_json(processor_file) if processor_file.is_file() else {}
-    context = processor.get("max_context") or text.get("max_position_embeddings", 2048)
-    return ModelSize(files, parameters, key_values + text.get("hidden_size", 0), context)
+        yield Finding("model", f"{folder} ({size}, {megabytes(stored)} on disk)", True)
+    context = min(context_of(folder, config), USUAL_CONTEXT)
+    more = working_bytes(config, 2, context + 1000) - working_bytes(config, 2, context)
+    yield Finding(
+        "estimated for",
+        f"a conversation of {context} tokens and one picture of {config.default_size} being drawn; "
+        f"every further 1,000 tokens take {gigabytes(more)} in bfloat16",
+    )
+    cuda = torch.cuda.is_available()
+    for mode in MODES if cuda else MODES[:2]:
+        yield Finding(f"needs in {mode.name}", f"about {gigabytes(needed_bytes(config, counts, mode, context))}")
+    memory = torch.cuda.mem_get_info()[0] if cuda else available_memory()
+    if memory is not None:
+        yield fitting_finding(config, counts, memory, context, "fits here", MODES if cuda else MODES[:2])
+    if needed_bytes(config, counts, MODES[0], context) > min(CARDS) * GIGABYTE:
+        for card in CARDS:
+            room = card * GIGABYTE - RESERVED
+            finding = fitting_finding(config, counts, room, context, f"graphics card, {card} GB", MODES)
+            yield replace(finding, ok=None)
 
 
-def count_parameters(weights: Path) -> int:
-    """Parameters of a safetensors file, from its header: 8 bytes of length, then JSON.
+def fitting_finding(
+    config: VargptConfig, counts: Mapping[str, int], memory: int, context: int, name: str, modes: Sequence[Mode]
+) -> Finding:
+    """Which mode to load a model in where `memory` bytes are free."""
+    mode = best_mode(config, counts, memory, context, modes)
+    if mode is None:
+        return Finding(name, "no mode", False, "take a smaller model, or a machine with more memory")
+    return Finding(name, f"{mode.name}: {mode.options}", True)
 
-    Raises:
-        ValueError: the file is damaged.
-    """
-    with weights.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= weights.stat().st_size - 8:
-            raise ValueError(f"{weights} is damaged: its header claims {length} bytes")
-        try:
-            header = json.loads(file.read(length))
-        except ValueError as error:
-            raise ValueError(f"{weights} is damaged: its header is not JSON ({error})") from None
-    spans = [(entry["data_offsets"], entry["dtype"]) for name, entry in header.items() if name != "__metadata__"]
-    return sum((end - start) // DTYPE_BYTES.get(dtype, 1) for (start, end), dtype in spans)
+
+def stored_bytes(folder: Path) -> int | None:
+    """What the weight files take on disk, also where only their list is there; None without either."""
+    try:
+        return sum(file.stat().st_size for file in weight_files(folder))
+    except FileNotFoundError:
+        index = folder / "model.safetensors.index.json"
+        return int(read_json(index)["metadata"]["total_size"]) if index.is_file() else None
+
+
+def context_of(folder: Path, config: VargptConfig) -> int:
+    """How many tokens a conversation may have."""
+    file = folder / "processor_config.json"
+    limit = read_json(file).get("max_context") if file.is_file() else None
+    return limit or config.text_config.max_position_embeddings
 
 
 def available_memory() -> int | None:
@@ -219,10 +199,3 @@ def gigabytes(size: int) -> str:
 
 def megabytes(size: int) -> str:
     return f"{size / MEGABYTE:.1f} MB"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None

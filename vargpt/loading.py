@@ -1,24 +1,40 @@
 """Model directories: where they are, how they are loaded and saved, and the errors when they are not right.
 
 In: a local directory or a hub id (default: the nano that ships with the package). Out: a model and its processor, in
-evaluation mode, on a device. Loading is strict: missing or unexpected weights are an error that names them.
+evaluation mode, on a device. Loading is strict: missing or unexpected weights are an error that names them. Published
+repositories of VARGPT-v1.1 are read as they are, shard by shard.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from vargpt.config import VargptConfig
 from vargpt.model import VARGPT
 from vargpt.processing import VargptProcessor
+from vargpt.processing.special_tokens import NAMES as CONTROL_TOKEN_NAMES
+from vargpt.quantization import Quantization, check_quantization, offload_layers, quantize, quantize_parameter
+from vargpt.types import ImageSampling
+from vargpt.weight_maps.stream import empty_weights, load_weights, read_shapes, read_tensors, weight_files
+from vargpt.weight_maps.vargpt import PUBLISHED_SAMPLING, config_from_published, organs_from_shapes, vargpt_map
 
+PUBLISHED_TYPE = "vargpt_qwen2_vl"
+CONTROL_TOKENS = tuple(CONTROL_TOKEN_NAMES.values())
+HASHED_WHOLE, HASHED_BLOCK = 1 << 30, 1 << 20
 WEIGHTS = "model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -28,8 +44,10 @@ def default_model_path() -> Path:
     return Path(__file__).parent / "checkpoints" / "nano"
 
 
-def resolve_model(name: str | Path | None) -> Path:
+def resolve_model(name: str | Path | None, only: Sequence[str] | None = None) -> Path:
     """A local model directory for a path, a hub id, "nano" or None (the shipped nano).
+
+    `only` names the files (patterns) that are fetched from a hub; None = all.
 
     Raises:
         FileNotFoundError: no such directory, no config in it, or the hub can't be reached for it.
@@ -40,7 +58,7 @@ def resolve_model(name: str | Path | None) -> Path:
         path = Path(str(name))
     else:
         try:
-            path = Path(snapshot_download(str(name)))
+            path = Path(snapshot_download(str(name), allow_patterns=None if only is None else list(only)))
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
             raise FileNotFoundError(
                 f"{str(name)!r} is neither a local model directory nor a model that the hub gives out now ({error}); "
@@ -80,14 +98,40 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def load(name: str | Path | None = None, device: str = "auto", dtype: str = "auto") -> tuple[VARGPT, VargptProcessor]:
+def load(
+    name: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantization: Quantization | None = None,
+    offload: bool = False,
+) -> tuple[VARGPT, VargptProcessor]:
     """The model and its processor, ready to answer.
+
+    Args:
+        name: a model directory or hub id, also of a published VARGPT-v1.1; None = the shipped nano.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        dtype: "auto", "float32", "bfloat16", "float16".
+        quantization: "int8" or "nf4" for the linear layers of language model and ViT (needs bitsandbytes).
+        offload: keep transformer layers in main memory, fetch each when it is its turn.
 
     Raises:
         FileNotFoundError: there is no such model.
         ValueError: weights, config and tokenizer do not belong together; the message names what differs.
+        ImportError: `quantization` without bitsandbytes.
     """
     path, where = resolve_model(name), resolve_device(device)
+    check_quantization(quantization, offload)
+    model_config(path)  # another kind of model is refused by name
+    read = load_published if is_published(path) else load_own
+    model, processor = read(path, resolve_dtype(dtype, where), torch.device("cpu") if offload else where, quantization)
+    processor.check_model(model.config)
+    return (offload_layers(model, where) if offload else model.to(where)).eval(), processor
+
+
+def load_own(
+    path: Path, dtype: torch.dtype, device: torch.device, quantization: Quantization | None
+) -> tuple[VARGPT, VargptProcessor]:
+    """A directory written by `save` or by transformers."""
     if not any(path.glob("*.safetensors")):
         raise FileNotFoundError(
             f"{path} has a config but no weights (*.safetensors); was it copied or trained to its end?"
@@ -95,7 +139,7 @@ def load(name: str | Path | None = None, device: str = "auto", dtype: str = "aut
     try:
         model, info = VARGPT.from_pretrained(
             path,
-            dtype=resolve_dtype(dtype, where),
+            dtype=dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are listed, and refused, with everything else that is wrong
         )
@@ -104,9 +148,109 @@ def load(name: str | Path | None = None, device: str = "auto", dtype: str = "aut
     wrong = {key: sorted(map(str, names)) for key, names in info.items() if names}
     if wrong:
         raise ValueError(f"the weights in {path} are not those of this model: {wrong}")
-    processor = VargptProcessor.from_pretrained(path)
-    processor.check_model(model.config)
-    return model.to(where).eval(), processor
+    if quantization is not None:
+        quantize(model.to(device), quantization)
+    return model, VargptProcessor.from_pretrained(path)
+
+
+def is_published(path: Path) -> bool:
+    """Whether a directory holds a model under its published names (VARGPT-v1.1)."""
+    return read_config(path).get("model_type") == PUBLISHED_TYPE
+
+
+def default_sampling(path: Path) -> ImageSampling:
+    """How the pictures of the model in a directory are drawn unless asked otherwise, without loading it."""
+    fields = PUBLISHED_SAMPLING if is_published(path) else read_config(path).get("image_sampling")
+    return ImageSampling(**(fields or {}))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of config.json."""
+    return read_json(path / "config.json")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The content of a JSON file that holds an object.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error}); copy or download it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} should hold a JSON object, not {type(content).__name__}")
+    return content
+
+
+def model_config(path: Path) -> VargptConfig:
+    """The config of a model directory, also of a published one, whose weights need not be there.
+
+    Raises:
+        ValueError: it is damaged, or of another kind of model.
+    """
+    published = read_config(path)
+    if not is_published(path):
+        if published.get("model_type") != VargptConfig.model_type:
+            raise ValueError(
+                f"{path} holds a model of type {published.get('model_type')!r}; vargpt knows "
+                f"{VargptConfig.model_type!r} and {PUBLISHED_TYPE!r}"
+            )
+        return VargptConfig.from_pretrained(path)
+    try:
+        decoder, autoencoder, _ = organs_from_shapes(read_shapes(weight_files(path)))
+    except FileNotFoundError:  # the list of the weights alone: the sizes that were published
+        decoder, autoencoder = None, None
+    return config_from_published(published, decoder, autoencoder)
+
+
+def load_published(
+    path: Path, dtype: torch.dtype, device: torch.device, quantization: Quantization | None
+) -> tuple[VARGPT, VargptProcessor]:
+    """A published repository, tensor by tensor: what is in memory is the model and one tensor more.
+
+    The sizes of decoder and autoencoder, which the published config leaves to code, are read off the weights.
+    """
+    files = weight_files(path)
+    decoder, autoencoder, chunks = organs_from_shapes(read_shapes(files))
+    config = config_from_published(read_config(path), decoder, autoencoder)
+    with empty_weights():
+        model = VARGPT(config)
+
+    def on_complete(name: str) -> None:
+        if quantization is not None:
+            quantize_parameter(model, name, quantization)
+
+    load_weights(model, vargpt_map(config, chunks), read_tensors(files), dtype, device, on_complete)
+    return model, published_processor(path, config)
+
+
+def published_processor(path: Path, config: VargptConfig) -> VargptProcessor:
+    """Tokenizer and image processor of a published repository, as ours; control tokens that it lacks are appended.
+
+    Raises:
+        FileNotFoundError: the repository holds no tokenizer.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"{path} holds no tokenizer that can be read ({error}); "
+            "download tokenizer.json and tokenizer_config.json too"
+        ) from error
+    vocabulary = tokenizer.get_vocab()
+    missing = [token for token in CONTROL_TOKENS if token not in vocabulary]
+    tokenizer.add_tokens(missing, special_tokens=True)
+    vision = config.vision_config
+    if (path / "preprocessor_config.json").is_file():
+        pictures = Qwen2VLImageProcessorPil.from_pretrained(path)
+    else:
+        pictures = Qwen2VLImageProcessorPil(patch_size=vision.patch_size, merge_size=vision.spatial_merge_size)
+    template = (Path(__file__).parent / "processing" / "chat_template.jinja").read_text(encoding="utf-8")
+    return VargptProcessor(
+        pictures, tokenizer, chat_template=template, max_context=config.text_config.max_position_embeddings
+    )
 
 
 def save(model: VARGPT, processor: VargptProcessor, path: Path, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -121,10 +265,18 @@ def save(model: VARGPT, processor: VargptProcessor, path: Path, dtype: torch.dty
 
 @lru_cache(maxsize=8)
 def model_hash(path: Path) -> str:
-    """The first 16 hex digits of the SHA-256 over the weight files: what a picture says it was drawn by."""
+    """The first 16 hex digits of the SHA-256 over the weight files: what a picture says it was drawn by.
+
+    Of a file beyond `HASHED_WHOLE` bytes, its size, its beginning and its end are taken: reading 20 GB takes a minute.
+    """
     digest = hashlib.sha256()
-    for file in sorted(path.glob("*.safetensors")):
+    for file in weight_files(path):
+        size = file.stat().st_size
         with file.open("rb") as stream:
-            for block in iter(lambda: stream.read(1 << 20), b""):
+            if size > HASHED_WHOLE:
+                digest.update(f"{file.name} {size}".encode())
+                digest.update(stream.read(HASHED_BLOCK))
+                stream.seek(-HASHED_BLOCK, os.SEEK_END)
+            for block in iter(lambda: stream.read(HASHED_BLOCK), b""):
                 digest.update(block)
     return digest.hexdigest()[:16]

@@ -266,7 +266,7 @@ class ChatRequest:
 
     messages: tuple[Message, ...]
     text_sampling: TextSampling = TextSampling()
-    image_sampling: ImageSampling = ImageSampling()
+    image_sampling: ImageSampling | None = None  # None = as the model is drawn with by default
     route: Route = "auto"  # "text" forbids drawing, "image" forces it
     size: tuple[int, int] | None = (
         None  # (height, width) in pixels; None = aspect of the edited image, else the default

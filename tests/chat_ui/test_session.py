@@ -137,7 +137,7 @@ def test_a_file_that_is_no_picture_is_refused_by_name() -> None:
 
 def test_the_panel_sends_text_and_the_request_carries_numbers() -> None:
     values = {"seed": "42", "guidance": "3.5", "temperature": 1, "top_p": "0.9", "pictures": "2", "text_temperature": 0}
-    settings = PageSettings.from_panel(values)
+    settings = PageSettings().changed(values)
     request = settings.request((said("user", "draw"),), settings.seed)
     assert (request.seed, request.n) == (42, 2)
     assert (request.image_sampling.guidance_scale, request.image_sampling.top_p) == (3.5, 0.9)
@@ -145,15 +145,15 @@ def test_the_panel_sends_text_and_the_request_carries_numbers() -> None:
 
 @pytest.mark.parametrize("empty", ["", None, " ", "-1", -1])
 def test_an_empty_or_negative_seed_means_a_new_one_each_time(empty: object) -> None:
-    assert PageSettings.from_panel({"seed": empty}).seed is None
+    assert PageSettings().changed({"seed": empty}).seed is None
 
 
 @pytest.mark.parametrize("wrong", [{"seed": "abc"}, {"seed": "1.5"}, {"seed": "1e99"}, {"seed": "nan"}, {"top_p": 0},
                                    {"guidance": "much"}, {"temperature": float("nan")}, {"pictures": 99}])  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_name(wrong: dict) -> None:
     with pytest.raises(ValueError, match="(?i)" + next(iter(wrong)).replace("top_p", "top-p")):
-        PageSettings.from_panel(wrong)
+        PageSettings().changed(wrong)
 
 
 def test_the_defaults_lie_within_the_sliders() -> None:
-    PageSettings.from_panel({slider.id: getattr(PageSettings(), slider.id) for slider in SLIDERS})
+    PageSettings().changed({slider.id: getattr(PageSettings(), slider.id) for slider in SLIDERS})

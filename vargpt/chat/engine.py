@@ -8,7 +8,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +20,8 @@ from vargpt.loading import load, model_hash, resolve_model
 from vargpt.model import VARGPT
 from vargpt.processing import VargptProcessor
 from vargpt.processing.processor import ContextFullError
-from vargpt.types import ChatEvent, ChatRequest, Message, TurnFinished
+from vargpt.quantization import Quantization
+from vargpt.types import ChatEvent, ChatRequest, ImageSampling, Message, TurnFinished
 
 __all__ = ["ChatEngine", "ContextFullError"]
 
@@ -46,15 +49,23 @@ class ChatEngine:
         self._turn = threading.Lock()
 
     @classmethod
-    def load(cls, path: str | Path | None = None, device: str = "auto", dtype: str = "auto") -> ChatEngine:
-        """An engine for a model folder or a hub id; None is the shipped nano.
+    def load(
+        cls,
+        path: str | Path | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        quantization: Quantization | None = None,
+        offload: bool = False,
+    ) -> ChatEngine:
+        """An engine for a model folder or a hub id; None is the shipped nano. The rest is `vargpt.loading.load`'s.
 
         Raises:
             FileNotFoundError: there is no such model.
             ValueError: the folder does not hold what belongs together, or the device is not there.
+            ImportError: `quantization` without bitsandbytes.
         """
         folder = resolve_model(path)
-        model, processor = load(folder, device=device, dtype=dtype)
+        model, processor = load(folder, device, dtype, quantization, offload)
         return cls(model, processor, folder.resolve().name, model_hash(folder))
 
     @property
@@ -69,6 +80,10 @@ class ChatEngine:
             ((layout.height, layout.width) for layout in layouts(self.model.config)),
             key=lambda size: (size != (default.height, default.width), size),
         )
+
+    def image_sampling(self, **changes: Any) -> ImageSampling:
+        """How this model's pictures are drawn by default, with some fields changed."""
+        return replace(self.model.config.sampling(), **changes)
 
     def stream(
         self, request: ChatRequest, cancel: threading.Event | None = None, previews: bool = True

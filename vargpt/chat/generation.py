@@ -37,6 +37,7 @@ from vargpt.types import (
     ImagePart,
     ImagePreview,
     ImageProgress,
+    ImageSampling,
     ImageStarted,
     TextDelta,
     TurnFinished,
@@ -75,8 +76,10 @@ class Vocabulary:
 class Turn:
     """One row: its router, its text, its pictures so far. Events wait in it until they are collected."""
 
-    def __init__(self, index: int, request: ChatRequest, layout: ImageLayout, vocabulary: Vocabulary) -> None:
-        self.index, self.request, self.layout = index, request, layout
+    def __init__(
+        self, index: int, request: ChatRequest, layout: ImageLayout, sampling: ImageSampling, vocabulary: Vocabulary
+    ) -> None:
+        self.index, self.request, self.layout, self.sampling = index, request, layout, sampling
         self.router = Router(vocabulary.ids, request.route, request.max_images)
         self.rng = seeded([request.seed])[0]
         self.num_tokens = self.num_pictures = 0
@@ -151,7 +154,11 @@ def reply(
     if not requests:
         return
     vocabulary = vocabulary or Vocabulary(processor, model.config.text_config.vocab_size)
-    turns = [Turn(i, request, layout_for(model.config, request), vocabulary) for i, request in enumerate(requests)]
+    default = model.config.sampling()
+    turns = [
+        Turn(i, request, layout_for(model.config, request), request.image_sampling or default, vocabulary)
+        for i, request in enumerate(requests)
+    ]
     open_turns = turns
     state = model.extend(None, **processor.encode([seen_messages(request.messages) for request in requests], model))
     while True:
@@ -229,7 +236,7 @@ def _draw(
 
 
 def _draws_like(turn: Turn, other: Turn) -> bool:
-    return turn.layout == other.layout and turn.request.image_sampling == other.request.image_sampling
+    return turn.layout == other.layout and turn.sampling == other.sampling
 
 
 def _draw_group(
@@ -240,7 +247,7 @@ def _draw_group(
     previews: bool,
     cancel: threading.Event | None,
 ) -> Events:
-    layout, sampling = group[0][1].layout, group[0][1].request.image_sampling
+    layout, sampling = group[0][1].layout, group[0][1].sampling
     rows = [row for row, turn in group for _ in range(turn.request.n)]
     canvases = [(turn, number) for _, turn in group for number in range(turn.request.n)]
     for turn, number in canvases:
@@ -268,7 +275,7 @@ def _finish_pictures(
     for place, ((turn, number), image) in enumerate(zip(canvases, images, strict=True)):
         index, size = turn.num_pictures + number, [turn.layout.height, turn.layout.width]
         marks = {"size": size, "opening": turn.router.num_images - 1, "alternative": number}
-        settings = asdict(turn.request.image_sampling) | marks
+        settings = asdict(turn.sampling) | marks
         part = ImagePart(image, tokens.select([place]), turn.request.seed + index, settings)
         if number == 0:
             turn.read_back = part

@@ -38,7 +38,7 @@ def check_request(request: ChatRequest, config: VargptConfig) -> None:
     if request.route == "image" and request.max_images == 0:
         raise ValueError('route="image" demands a picture, but max_images=0 allows none')
     check_text_sampling(request.text_sampling)
-    check_image_sampling(request.image_sampling)
+    check_image_sampling(request.image_sampling or config.sampling())
     if request.size is not None:
         config.layout(request.size)
 

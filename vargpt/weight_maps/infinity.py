@@ -5,7 +5,9 @@ Some published autoencoder files leave the inner `conv` and `norm` out ("conv1.w
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,3 +97,61 @@ def transformer_map(blocks_per_chunk: int = 0) -> WeightMap:
         Rename(f"{block}.ffn.fc2.{{w}}", f"{ours}.mlp.2.{{w}}"),
     ]
     return WeightMap(tuple(renames), blocks_per_chunk=blocks_per_chunk)
+
+
+Shapes = Mapping[str, Sequence[int]]  # of the tensors of a checkpoint, by their published names
+
+
+def transformer_fields(shapes: Shapes) -> dict[str, Any]:
+    """The sizes in `VargptGeneratorConfig` that a published transformer's own tensors tell.
+
+    Raises:
+        ValueError: a tensor that tells one of them is missing; the message names it.
+    """
+    try:
+        width, code_dim = shapes["word_embed.weight"]
+        null_length, memory_size = shapes["cfg_uncond"]
+        blocks = sorted(name.removesuffix(".ada_gss") for name in shapes if name.endswith(".ada_gss"))
+        inner, _ = shapes[f"{blocks[0]}.ffn.fc1.weight"]
+        return {
+            "hidden_size": width,
+            "num_layers": len(blocks),
+            "num_heads": shapes[f"{blocks[0]}.sa.scale_mul_1H11"][1],
+            "mlp_ratio": inner / width,
+            "code_dim": code_dim,
+            "num_bits": shapes["head.weight"][0] // 2,
+            "memory_size": memory_size,
+            "max_scales": shapes["lvl_embed.weight"][0],
+            "null_length": null_length,
+        }
+    except (KeyError, IndexError) as error:
+        raise ValueError(
+            f"these are not the weights of a published next-scale transformer: {error} is missing"
+        ) from None
+
+
+def num_chunks(shapes: Shapes) -> int:
+    """In how many chunks the blocks of a published transformer stand; 1 = not in chunks."""
+    return len({name.split(".")[1] for name in shapes if name.startswith("block_chunks.")}) or 1
+
+
+def autoencoder_fields(shapes: Shapes) -> dict[str, Any]:
+    """The sizes in `VargptImageTokenizerConfig` that a published autoencoder's own tensors tell, nested or not.
+
+    Raises:
+        ValueError: a tensor that tells one of them is missing; the message names it.
+    """
+    nested = {name.replace(".conv.", ".").replace(".norm.", "."): shape for name, shape in shapes.items()}
+    blocks = [name.split(".") for name in nested if name.startswith("encoder.down.") and name.endswith("conv1.weight")]
+    try:
+        base = nested["encoder.conv_in.weight"][0]
+        levels = 1 + max(int(parts[2]) for parts in blocks)
+        widths = [nested[f"encoder.down.{level}.block.0.conv1.weight"][0] for level in range(levels)]
+        return {
+            "num_bits": nested["encoder.conv_out.weight"][0],
+            "base_channels": base,
+            "channel_multipliers": [width // base for width in widths],
+            "num_res_blocks": 1 + max(int(parts[4]) for parts in blocks if parts[2] == "0"),
+        }
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"these are not the weights of a published autoencoder: {error} is missing") from None

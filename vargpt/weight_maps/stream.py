@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -51,7 +52,9 @@ def weight_files(path: Path) -> list[Path]:
         return [path]
     for index in INDEXES:
         if (path / index).is_file():
-            names = sorted(set(json.loads((path / index).read_text())["weight_map"].values()))
+            names = sorted(set(json.loads((path / index).read_text()).get("weight_map", {}).values()))
+            if not names:
+                raise FileNotFoundError(f"{path / index} names no files of weights; download it again")
             missing = [name for name in names if not (path / name).is_file()]
             if missing:
                 raise FileNotFoundError(f"{path} lacks {', '.join(missing)}, which {index} names; download them too")
@@ -81,6 +84,25 @@ def read_tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
             raise ValueError(f"{file} cannot be read ({error}); copy or download it again") from error
 
 
+def read_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of the files; safetensors are not read beyond their headers.
+
+    Raises:
+        ValueError: a file cannot be read.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        if file.suffix == ".safetensors":
+            try:
+                with safe_open(file, "pt") as opened:
+                    shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            except (SafetensorError, OSError) as error:
+                raise ValueError(f"{file} cannot be read ({error}); copy or download it again") from error
+        else:
+            shapes |= {name: tuple(tensor.shape) for name, tensor in read_tensors([file])}
+    return shapes
+
+
 def unnested(content: Any, file: Path) -> dict[str, Tensor]:
     """The state dict inside whatever training code saved.
 
@@ -103,14 +125,19 @@ def load_weights(
     tensors: Iterable[tuple[str, Tensor]],
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
+    on_complete: Callable[[str], None] | None = None,
 ) -> None:
     """Gives every weight of `model` (made inside `empty_weights`) its published value, in place.
+
+    `on_complete` is called with the name of each of our parameters that has all its pieces, before the next tensor is
+    read: the place to quantise it.
 
     Raises:
         ValueError: weights are missing, unknown or of another shape; the message names them.
     """
     targets: dict[str, Tensor] = dict(model.named_parameters())
     needed = {(name, place.piece) for name in targets for _, place in weight_map.published(name)}
+    pieces = Counter(name for name, _ in needed)
     unknown = []
     for theirs, tensor in tensors:
         try:
@@ -126,7 +153,12 @@ def load_weights(
         if targets[place.name].is_meta:
             targets[place.name] = materialize(model, place.name, dtype, device)
         fill(targets[place.name], place, tensor)
-        needed.discard((place.name, place.piece))
+        if (place.name, place.piece) in needed:
+            needed.discard((place.name, place.piece))
+            pieces[place.name] -= 1
+            if on_complete is not None and not pieces[place.name]:
+                targets[place.name] = torch.empty(0)  # the caller may replace it: nothing here keeps it alive
+                on_complete(place.name)
     if unknown or needed:
         parts = []
         if needed:

@@ -11,7 +11,14 @@ import torch
 from vargpt.config import VargptConfig
 from vargpt.generators.schedules import infinity_schedules
 from vargpt.weight_maps.base import Constant, Rename, WeightMap
-from vargpt.weight_maps.infinity import autoencoder_map, transformer_map
+from vargpt.weight_maps.infinity import (
+    Shapes,
+    autoencoder_fields,
+    autoencoder_map,
+    num_chunks,
+    transformer_fields,
+    transformer_map,
+)
 
 # What the checkpoints of VARGPT-v1.1 are built of besides Qwen2-VL: Infinity-2B's transformer and its d32 autoencoder.
 PUBLISHED_DECODER: dict[str, Any] = {
@@ -39,6 +46,7 @@ PUBLISHED_AUTOENCODER: dict[str, Any] = {
     "num_res_blocks": 2,
     "norm_groups": 32,
 }
+PUBLISHED_SAMPLING: dict[str, Any] = {"guidance_scale": 3.0, "temperature": 0.5, "top_p": 0.97}
 TOKEN_IDS = (
     "vision_start_token_id", "vision_end_token_id", "image_token_id", "image_gen_start_token_id",
     "image_gen_end_token_id", "image_gen_pad_token_id",
@@ -90,12 +98,22 @@ def config_from_published(
         generator_config={**PUBLISHED_DECODER, **(decoder or {})},
         scale_schedules=infinity_schedules(),
         default_size="512x512",
+        image_sampling=dict(PUBLISHED_SAMPLING),
         inner_projectors=True,
         slots_by_length=faithful,
         null_forgets_scales=faithful,
         tie_word_embeddings=bool(published.get("tie_word_embeddings", False)),
         **{name: ids[name] for name in TOKEN_IDS if name in ids},
     )  # fmt: skip
+
+
+def organs_from_shapes(shapes: Shapes) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """(decoder fields, autoencoder fields, chunks of the decoder), read off a published checkpoint's own tensors."""
+    decoder, autoencoder = (
+        {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+        for prefix in ("vargpt_gen.", "vae_local.")
+    )
+    return transformer_fields(decoder), autoencoder_fields(autoencoder), num_chunks(decoder)
 
 
 def vargpt_map(config: VargptConfig, num_chunks: int = 8) -> WeightMap:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,22 @@ def padded(compact: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
     for row, part in enumerate(compact.split(lengths)):
         states[row, : len(part)], mask[row, : len(part)] = part, True
     return states, mask
+
+
+def published_sample(
+    logits: Tensor, temperature: float, rngs: Sequence[torch.Generator], top_k: int = 0, top_p: float = 1.0
+) -> Tensor:
+    """Sampling in the published order of draws: all rows from one generator, `torch.multinomial` with replacement.
+
+    Of two values of a bit, the one whose probability is at most 1 - top_p is left out.
+    """
+    ascending, order = (logits / temperature).sort(dim=-1)
+    outside = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
+    outside[..., -1] = False
+    kept = ascending.masked_fill(outside, float("-inf"))
+    probabilities = torch.zeros_like(kept).scatter(-1, order, kept.softmax(-1))
+    chosen = torch.multinomial(probabilities.flatten(0, -2), 1, replacement=True, generator=rngs[0])
+    return chosen.view(logits.shape[:-1])
 
 
 @dataclass

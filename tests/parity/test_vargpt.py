@@ -8,9 +8,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.parity.cases_on_disk import Case
-from tests.parity.published import fill_all
+from tests.parity.published import fill_all, published_sample
 from vargpt.backbone.merge import Condition
 from vargpt.config import VargptConfig
+from vargpt.drawing import ConversationState
+from vargpt.generators.next_scale import guide_states
 from vargpt.model import VARGPT
 from vargpt.sampling import seeded
 from vargpt.types import ImageSampling, ImageTokens
@@ -78,13 +80,22 @@ def test_answers_are_the_published_ones(case, model) -> None:
     assert torch.equal(found, expected)
 
 
-def draw(model: VARGPT, ids: Tensor, **inputs: Tensor) -> list[Tensor]:
+GREEDY = ImageSampling(guidance_scale=3.0, temperature=0.0)
+
+
+def started(model: VARGPT, ids: Tensor, **inputs: Tensor) -> ConversationState:
+    """The conversation up to the token that opens a picture."""
     start = torch.tensor([[model.config.image_gen_start_token_id]])
     if int(ids[0, -1]) != int(start):
         ids = torch.cat((ids, start), dim=1)
-    state = model.extend(None, ids, None, **inputs)
-    sampling = ImageSampling(guidance_scale=3.0, temperature=0.0)
-    return list(list(model.draw(state, model.config.layout(), sampling, seeded([0])))[-1].tokens.grids)
+    return model.extend(None, ids, None, **inputs)
+
+
+def draw(
+    model: VARGPT, ids: Tensor, sampling: ImageSampling = GREEDY, seed: int = 0, **inputs: Tensor
+) -> list[Tensor]:
+    state = started(model, ids, **inputs)
+    return list(list(model.draw(state, model.config.layout(), sampling, seeded([seed])))[-1].tokens.grids)
 
 
 def check_bits(case: Case, grids: list[Tensor], name: str) -> None:
@@ -96,6 +107,74 @@ def check_bits(case: Case, grids: list[Tensor], name: str) -> None:
 @pytest.mark.recorded("greedy_bits")
 def test_a_prompt_is_drawn_bit_for_bit(case, model) -> None:
     check_bits(case, draw(model, case.input("input_ids")), "greedy_bits")
+
+
+@pytest.mark.recorded("image_u8_bgr")
+@torch.no_grad()
+def test_the_drawn_picture_has_the_published_pixels(case, model) -> None:
+    layout = model.config.layout()
+    tokens = ImageTokens(layout, tuple(draw(model, case.input("input_ids"))))
+    check_pixels(case, model.image_tokenizer.decode(tokens), "image_u8_bgr")
+
+
+def check_pixels(case: Case, pixel_values: Tensor, name: str) -> None:
+    """Bytes as published code makes them, blue first; some cases keep every second or fourth pixel only."""
+    picture = ((pixel_values[0] + 1) / 2 * 255).to(torch.uint8).permute(1, 2, 0).flip(-1)
+    expected = case.output(name)
+    step = picture.shape[0] // expected.shape[0]
+    assert int((picture[::step, ::step].int() - expected.int()).abs().max()) <= 1, name
+
+
+@pytest.mark.recorded("greedy_cfg_logits")
+def test_the_guided_logits_behind_the_bits(case, model, monkeypatch) -> None:
+    found: list[Tensor] = []
+
+    def recording(states: Tensor, *arguments: object) -> Tensor:
+        found.append(guide_states(states, *arguments))
+        return found[-1]
+
+    monkeypatch.setattr("vargpt.generators.next_scale.guide_states", recording)
+    draw(model, case.input("input_ids"))
+    expected = case.outputs("greedy_cfg_logits")
+    for k, logits in enumerate(expected):  # published logits are divided by a temperature of 0.5
+        assert_close(found[k].flatten(1, 2) / 0.5, logits, **case.tolerance, msg=lambda text: f"scale {k}: {text}")
+
+
+@pytest.mark.recorded("sampled_bits")
+def test_sampled_bits_with_the_published_order_of_draws(case, model, monkeypatch) -> None:
+    monkeypatch.setattr("vargpt.generators.next_scale.sample", published_sample)
+    sampling = ImageSampling(guidance_scale=3.0, temperature=0.5, top_p=0.97)
+    check_bits(case, draw(model, case.input("input_ids"), sampling, seed=4242), "sampled_bits")
+
+
+@pytest.mark.recorded("greedy_bits")
+@torch.no_grad()
+def test_the_token_after_the_start_is_the_published_one(case, model) -> None:
+    """Published code samples one token more after the start, and never reads it."""
+    logits = started(model, case.input("input_ids")).logits
+    assert int(logits.argmax(-1)) == case.meta["outputs"]["extra_token"]
+
+
+@pytest.mark.recorded("hf_generate_ids")
+@torch.no_grad()
+def test_words_then_a_picture_as_generated(case, model) -> None:
+    ids, expected = case.input("input_ids"), case.output("hf_generate_ids")
+    start = model.config.image_gen_start_token_id
+    forbidden = [*case.config["special_tokens"].values(), model.config.text_config.eos_token_id]
+    if int(ids[0, -1]) == start:
+        ids = ids[:, :-1]
+    state, found = model.extend(None, ids, None), ids
+    for _ in range(int((expected[0] == start).nonzero()[0]) - ids.shape[1]):
+        state.logits[:, forbidden] = -1e9
+        chosen = state.logits.argmax(-1, keepdim=True)
+        found, state = torch.cat((found, chosen), dim=1), model.extend(state, chosen)
+    found = torch.cat((found, torch.tensor([[start]])), dim=1)
+    state = model.extend(state, found[:, -1:])
+    found = torch.cat((found, state.logits.argmax(-1, keepdim=True)), dim=1)
+    assert torch.equal(found, expected)
+    *_, last = model.draw(state, model.config.layout(), GREEDY, seeded([0]))
+    check_bits(case, list(last.tokens.grids), "hf_generate_bits")
+    check_pixels(case, model.image_tokenizer.decode(last.tokens), "hf_generate_image_u8_bgr")
 
 
 @pytest.mark.recorded("greedy_bits_ca_bf16")

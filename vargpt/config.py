@@ -132,6 +132,10 @@ class VargptConfig(PreTrainedConfig):
     reached (published: True; the two differ after an input picture). `null_forgets_scales` lets the unconditional
     branch see nothing but its own scale in the language model, from position 0 (published: True).
 
+    `trains_as_published` (published: True) has pictures learnt the way VARGPT-v1.1 does: their slots, padded to a
+    multiple of 128, are ordinary tokens with ordinary positions that later text sees; a dropped condition is taken from
+    AdaLN and the start alone; every bit counts alike.
+
     `image_sampling` holds fields of `ImageSampling`: how this model's pictures are drawn unless asked otherwise.
     """
 
@@ -163,6 +167,7 @@ class VargptConfig(PreTrainedConfig):
     inner_projectors: bool = False
     slots_by_length: bool = False
     null_forgets_scales: bool = False
+    trains_as_published: bool = False
     image_sampling: dict[str, Any] | None = None
     tie_word_embeddings: bool = True
     image_loss_weight: float = 1.0

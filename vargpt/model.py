@@ -27,6 +27,7 @@ from transformers.utils import ModelOutput
 from vargpt.backbone.merge import (
     Condition,
     PlaceholderIds,
+    continued_mask,
     merged_grids,
     rope_positions,
     training_mask,
@@ -39,6 +40,7 @@ from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageTokens
 
 IGNORE_INDEX = -100
+SLOT_STEP = 128  # published code pads the slots of a drawn picture to a multiple of this
 
 
 @dataclass
@@ -161,9 +163,13 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             slots = self.projector_in(slot_inputs).flatten(0, 1)
             mask = (input_ids == self.placeholders.slot)[..., None].expand_as(embeds)
             embeds = embeds.masked_scatter(mask, slots.to(embeds.dtype))
-        grids = [] if image_grid_thw is None else merged_grids(image_grid_thw, self.vision.spatial_merge_size)
-        positions, _ = rope_positions(input_ids, attention_mask, self.placeholders, grids)
-        mask = training_mask(input_ids, attention_mask, self.placeholders, conditions)
+        if self.config.trains_as_published and slot_inputs is not None:
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand(3, len(input_ids), -1)
+            mask = continued_mask(attention_mask[:, :0], attention_mask)
+        else:
+            grids = [] if image_grid_thw is None else merged_grids(image_grid_thw, self.vision.spatial_merge_size)
+            positions, _ = rope_positions(input_ids, attention_mask, self.placeholders, grids)
+            mask = training_mask(input_ids, attention_mask, self.placeholders, conditions)
         return self.language_model(
             inputs_embeds=embeds,
             attention_mask={"full_attention": mask},
@@ -212,7 +218,8 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         kept, is_vision = keep.gather(1, order), (input_ids == self.placeholders.image).gather(1, order)
         mask = (kept[places.row]) & (order[places.row] < places.start[:, None])
         lengths = mask.sum(1)
-        mask &= (conditions != Condition.NULL)[:, None]
+        if not self.config.trains_as_published:
+            mask &= (conditions != Condition.NULL)[:, None]
         mask &= (conditions != Condition.IMAGE_ONLY)[:, None] | is_vision[places.row]
         mask &= (conditions != Condition.TEXT_ONLY)[:, None] | ~is_vision[places.row]
         source = source_mask = None
@@ -275,13 +282,15 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         if image_bits is not None and image_bits.shape[0]:
             layout = self.config.layout(None if image_size is None else (int(image_size[0]), int(image_size[1])))
             tokens = ImageTokens.from_flat(layout, image_bits.bool())
-            places = self.drawn_places(input_ids, layout.num_tokens)
+            num_slots = round_up(layout.num_tokens, SLOT_STEP) if self.config.trains_as_published else layout.num_tokens
+            places = self.drawn_places(input_ids, num_slots)
             if conditions is None:
                 conditions = torch.zeros(places.row.numel(), dtype=torch.long, device=input_ids.device)
             token_conditions = self._spread_conditions(input_ids, places, conditions)
             pooled = self.pooled_states(conditions)
             condition = None if pooled is None else self.generator.pooled_condition(pooled)
             slot_inputs = self.generator.slot_inputs(tokens, self.image_tokenizer, condition)
+            slot_inputs = F.pad(slot_inputs, (0, 0, 0, num_slots - layout.num_tokens))
         hidden = self.hidden_states(input_ids, valid, pixel_values, image_grid_thw, slot_inputs, token_conditions)
         output = VargptOutput(last_hidden_state=hidden)
         if labels is not None:
@@ -315,7 +324,8 @@ class VARGPT(DrawingMixin, PreTrainedModel):
 
     def _image_loss(self, scale_losses: Float[Tensor, "N K"], layout: ImageLayout) -> Tensor:
         """Scales weigh by the square root of their tokens: fine scales carry the bits, coarse ones the composition."""
-        weights = torch.tensor([float(h * w) ** 0.5 for h, w in layout.scales], device=scale_losses.device)
+        power = 1.0 if self.config.trains_as_published else 0.5
+        weights = torch.tensor([float(h * w) ** power for h, w in layout.scales], device=scale_losses.device)
         return (scale_losses * (weights / weights.sum())).sum(1).mean()
 
     def _total_loss(self, output: VargptOutput) -> Tensor | None:

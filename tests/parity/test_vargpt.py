@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor
@@ -91,9 +93,7 @@ def started(model: VARGPT, ids: Tensor, **inputs: Tensor) -> ConversationState:
     return model.extend(None, ids, None, **inputs)
 
 
-def draw(
-    model: VARGPT, ids: Tensor, sampling: ImageSampling = GREEDY, seed: int = 0, **inputs: Tensor
-) -> list[Tensor]:
+def draw(model: VARGPT, ids: Tensor, sampling: ImageSampling = GREEDY, seed: int = 0, **inputs: Tensor) -> list[Tensor]:
     state = started(model, ids, **inputs)
     return list(list(model.draw(state, model.config.layout(), sampling, seeded([seed])))[-1].tokens.grids)
 
@@ -137,7 +137,7 @@ def test_the_guided_logits_behind_the_bits(case, model, monkeypatch) -> None:
     draw(model, case.input("input_ids"))
     expected = case.outputs("greedy_cfg_logits")
     for k, logits in enumerate(expected):  # published logits are divided by a temperature of 0.5
-        assert_close(found[k].flatten(1, 2) / 0.5, logits, **case.tolerance, msg=lambda text: f"scale {k}: {text}")
+        assert_close(found[k].flatten(1, 2) / 0.5, logits, **case.tolerance, msg=lambda text, k=k: f"scale {k}: {text}")
 
 
 @pytest.mark.recorded("sampled_bits")
@@ -208,23 +208,64 @@ def test_the_map_knows_every_published_name(case, model) -> None:
             assert torch.equal(again[name], tensor), name
 
 
-@pytest.mark.recorded("clean_gen_logits")
+@dataclass
+class Learnt:
+    """What one training step of the model computes."""
+
+    bit_logits: Tensor  # "N L 2d", as the head gives them
+    text_logits: Tensor
+    loss: Tensor
+
+
 @torch.no_grad()
-def test_teacher_forced_logits_of_a_drawing(case, model) -> None:
-    blocks, prefix = case.input("pixel_gen_blocks_u8"), case.input("prefix_ids")
-    pixels = blocks.float().repeat_interleave(16, 2).repeat_interleave(16, 3) / 255 * 2 - 1
-    layout, config = model.config.layout(), model.config
-    tokens = ImageTokens.from_flat(layout, case.output("gen_labels").bool())
-    ours = model.image_tokenizer.encode(pixels, layout).flat()
-    # signs of numbers near zero: two of 8,336 differ in this case
-    assert float((ours == tokens.flat()).float().mean()) > 0.9995
-    rows = len(prefix)
-    start = torch.full((rows, 1), config.image_gen_start_token_id)
-    slots = torch.full((rows, layout.num_tokens), config.image_gen_pad_token_id)
-    ids = torch.cat((prefix, start, slots), dim=1)
-    conditions = torch.full((rows,), int(Condition.FULL))
+def learn(case: Case, model: VARGPT, condition: Condition) -> Learnt:
+    """The published training step: prefix, start, slots padded to a multiple of 128, and three tokens after them."""
+    layout, config, prefix = model.config.layout(), model.config, case.input("prefix_ids")
+    tokens, rows = ImageTokens.from_flat(layout, case.output("gen_labels").bool()), len(prefix)
+    num_slots = -(-layout.num_tokens // 128) * 128
+
+    def column(*ids: int) -> Tensor:
+        return torch.tensor(ids).expand(rows, -1)
+
+    ids = torch.cat(
+        (
+            prefix,
+            column(config.image_gen_start_token_id),
+            torch.full((rows, num_slots), config.image_gen_pad_token_id),
+            column(config.image_gen_end_token_id, 44, 2),
+        ),
+        dim=1,
+    )
     recorded: list[Tensor] = []
     hook = model.generator.head.register_forward_hook(lambda module, inputs, output: recorded.append(output))
-    model(input_ids=ids, image_bits=tokens.flat(), labels=ids, conditions=conditions)
+    labels = ids.masked_fill(ids == config.image_gen_pad_token_id, -100)
+    conditions = torch.full((rows,), int(condition))
+    output = model(input_ids=ids, image_bits=tokens.flat(), labels=labels, conditions=conditions)
     hook.remove()
-    case.check(recorded[0][:, case.output("gen_logits_pick")], "clean_gen_logits")
+    assert output.text_loss is not None and output.image_loss is not None
+    text_logits = model.lm_head(output.last_hidden_state)
+    return Learnt(recorded[0], text_logits, output.text_loss + 3 * output.image_loss)
+
+
+@pytest.mark.recorded("clean_gen_logits")
+@pytest.mark.parametrize(("name", "condition"), [("clean", Condition.FULL), ("uncond", Condition.NULL)])
+def test_a_training_step_computes_the_published_numbers(case, model, name, condition) -> None:
+    learnt = learn(case, model, condition)
+    case.check(learnt.bit_logits[:, case.output("gen_logits_pick")], f"{name}_gen_logits")
+    case.check(learnt.loss, f"{name}_loss")
+    if condition == Condition.FULL:
+        for part, name in (
+            (learnt.text_logits[:, :12], "lm_logits_head"),
+            (learnt.text_logits[:, -6:], "lm_logits_tail"),
+        ):
+            case.check(part, name)
+
+
+@pytest.mark.recorded("gen_labels")
+@torch.no_grad()
+def test_the_picture_to_learn_becomes_the_published_bits(case, model) -> None:
+    blocks, layout = case.input("pixel_gen_blocks_u8"), model.config.layout()
+    pixels = blocks.float().repeat_interleave(16, 2).repeat_interleave(16, 3) / 255 * 2 - 1
+    ours = model.image_tokenizer.encode(pixels, layout).flat()
+    # signs of numbers near zero: two of 8,336 differ in this case
+    assert float((ours == case.output("gen_labels").bool()).float().mean()) > 0.9995

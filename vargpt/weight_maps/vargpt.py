@@ -102,6 +102,7 @@ def config_from_published(
         inner_projectors=True,
         slots_by_length=faithful,
         null_forgets_scales=faithful,
+        trains_as_published=faithful,
         tie_word_embeddings=bool(published.get("tie_word_embeddings", False)),
         **{name: ids[name] for name in TOKEN_IDS if name in ids},
     )  # fmt: skip

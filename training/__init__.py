@@ -4,4 +4,4 @@ import os
 
 # A CPU prepares a kernel for every new size of a batch (10 ms each, half a second per step); 1,024 are kept by default,
 # fewer than the sizes of a run. Read when the first one is prepared.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")

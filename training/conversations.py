@@ -26,7 +26,7 @@ from vargpt.types import ImagePart, Message
 
 MakeMessages = Callable[[int], Sequence[Message]]
 Batch = dict[str, Tensor]
-LENGTH_STEP = 16  # rows are this many tokens long, or a multiple: a CPU prepares its kernels once per size
+LENGTH_STEP = 32  # rows are this many tokens long, or a multiple: a CPU prepares its kernels once per size
 
 
 @dataclass(frozen=True, kw_only=True)

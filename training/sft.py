@@ -78,7 +78,7 @@ class PictureInputs:
         drawn, uploaded = (batch[name].shape[0] for name in ("drawn_images", "uploaded_images"))
         inputs: dict[str, Any] = {}
         pixels = torch.cat([to_pixels(batch[name]) for name in ("drawn_images", "uploaded_images") if len(batch[name])])
-        features = tokenizer.features(pixels, self.layout)
+        features = in_chunks(lambda part: tokenizer.features(part, self.layout), pixels)
         clean = tokenizer.tokens_of(features, self.layout)
         if drawn:
             strength = BitFlip(self.settings.flip_strength, generator)
@@ -98,10 +98,17 @@ class PictureInputs:
             )
             if bool(rebuilt.any()):
                 visible = visible.clone()
-                visible[rebuilt] = tokenizer.decode(clean.select(index[rebuilt])).to(visible.dtype)
+                decoded = in_chunks(lambda chosen: tokenizer.decode(clean.select(chosen)), index[rebuilt])
+                visible[rebuilt] = decoded.to(visible.dtype)
             patches, grid = patchify(visible, self.model.config.vision_config)
             inputs["pixel_values"], inputs["image_grid_thw"] = patches, grid
         return inputs
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor, size: int = 8) -> Tensor:
+    """`function` of so many rows at a time, the last ones filled up: convolutions are prepared for one size only."""
+    filled = torch.cat((rows, rows[-1:].expand(-len(rows) % size, *rows.shape[1:])))
+    return torch.cat([function(part) for part in filled.split(size)])[: len(rows)]
 
 
 def detail_weights(pixels: Tensor, layout: ImageLayout, strength: float) -> Tensor:

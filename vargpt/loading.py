@@ -208,9 +208,21 @@ def model_config(path: Path) -> VargptConfig:
 def load_published(
     path: Path, dtype: torch.dtype, device: torch.device, quantization: Quantization | None
 ) -> tuple[VARGPT, VargptProcessor]:
-    """A published repository, tensor by tensor: what is in memory is the model and one tensor more.
+    """A published repository."""
+    model = read_published_model(path, dtype, device, quantization)
+    return model, published_processor(path, model.config)
+
+
+def read_published_model(
+    path: Path, dtype: torch.dtype, device: torch.device, quantization: Quantization | None = None
+) -> VARGPT:
+    """The model of a published repository, tensor by tensor: in memory are the model and one tensor more.
 
     The sizes of decoder and autoencoder, which the published config leaves to code, are read off the weights.
+
+    Raises:
+        FileNotFoundError: weights are missing.
+        ValueError: weights and config do not belong together; the message names what differs.
     """
     files = weight_files(path)
     decoder, autoencoder, chunks = organs_from_shapes(read_shapes(files))
@@ -223,7 +235,7 @@ def load_published(
             quantize_parameter(model, name, quantization)
 
     load_weights(model, vargpt_map(config, chunks), read_tensors(files), dtype, device, on_complete)
-    return model, published_processor(path, config)
+    return model
 
 
 def published_processor(path: Path, config: VargptConfig) -> VargptProcessor:

@@ -19,7 +19,7 @@ LADDER = (  # low to high; rooms on one rung are siblings and never import one a
     {"serving", "doctor"}, {"cli"},
 )  # fmt: skip
 RUNG = {room: height for height, rooms in enumerate(LADDER) for room in rooms}
-ONE_ROOM = {"weight_maps": "loading", "drawing": "model"}  # two names, one room
+ONE_ROOM = {"weight_maps": "loading", "published": "loading", "drawing": "model"}  # several names, one room
 NEIGHBOURS = {  # package -> what it may import of ours
     "vargpt": {"vargpt"},
     "training": {"training", "vargpt", "data_recipes"},

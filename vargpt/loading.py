@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from vargpt.model import VARGPT
 from vargpt.processing import VargptProcessor
+from vargpt.weight_maps.variants import INFINITY, only_draws
 
 WEIGHTS = "model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,7 +34,13 @@ def resolve_model(name: str | Path | None) -> Path:
 
     Raises:
         FileNotFoundError: no such directory, no config in it, or the hub can't be reached for it.
+        ValueError: what is there can draw, but not talk.
     """
+    if only_draws(name):
+        raise ValueError(
+            f"{name} draws and does nothing else; use it with: vargpt draw PROMPT --model {name} --variant NAME "
+            f"(one of {', '.join(INFINITY)})"
+        )
     if name in (None, "", "nano"):
         path = default_model_path()
     elif Path(str(name)).exists():

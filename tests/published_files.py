@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +96,9 @@ def write_published(model: TextToImage, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def tiny_infinity(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Infinity comes in two tiny variants."""
+def use_tiny_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, Infinity comes in two tiny variants."""
     for name in list(INFINITY):
         monkeypatch.delitem(INFINITY, name)
     for name, variant in TINY_VARIANTS.items():
         monkeypatch.setitem(INFINITY, name, variant)
-    yield

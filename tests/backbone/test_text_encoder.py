@@ -55,7 +55,9 @@ def test_a_prompt_reads_the_same_alone_and_beside_a_longer_one(encoder) -> None:
 
 def test_a_long_prompt_is_cut_with_a_warning_and_keeps_its_end_token(encoder, caplog, monkeypatch) -> None:
     seen: list[torch.Tensor] = []
-    hook = encoder.model.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True)
+    hook = encoder.model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True
+    )
     with caplog.at_level(logging.WARNING, "vargpt"):
         text = encoder(["fox " * 700])
     hook.remove()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from vargpt.chat.pictures import png_with_metadata
 from vargpt.chat.requests import MAX_PICTURES
@@ -18,6 +18,7 @@ from vargpt.types import ChatEvent, ChatRequest, ImagePart, Message, TurnFinishe
 INDEX = "index.jsonl"
 
 
+@runtime_checkable
 class Artist(Protocol):
     """What draws wishes: the chat engine, or a painter."""
 

@@ -30,9 +30,7 @@ from vargpt.types import (
     TurnFinished,
 )
 
-TOKENS_TOGETHER = (
-    32_768  # image tokens in one batch: three pictures of 1024 x 1024, as many as fit a large card with 8B
-)
+TOKENS_TOGETHER = 32_768  # image tokens in one batch: three pictures of 1024 x 1024, what a large card holds with 8B
 
 
 @dataclass
@@ -97,7 +95,7 @@ class Painter:
             ValueError: at once, if the request is no wish for pictures or a number in it is out of range.
         """
         self.check(request)
-        return (event for _, event in self._paint([request], previews, cancel))
+        return self._stream(request, previews, cancel)
 
     def reply_batch(self, requests: Sequence[ChatRequest]) -> list[TurnFinished]:
         """Several wishes, drawn together as far as size, settings and memory allow.
@@ -125,6 +123,11 @@ class Painter:
             raise ValueError(f"n, the number of pictures, must lie between 1 and {MAX_PICTURES}, got {request.n}")
         self.model.config.layout(request.size)
         self.model.check([messages[0].text], [request.seed], request.image_sampling)
+
+    def _stream(self, request: ChatRequest, previews: bool, cancel: threading.Event | None) -> Iterator[ChatEvent]:
+        with closing(self._paint([request], previews, cancel)) as events:  # type: ignore[type-var]
+            for _, event in events:
+                yield event
 
     def _paint(
         self, requests: Sequence[ChatRequest], previews: bool, cancel: threading.Event | None

@@ -23,6 +23,7 @@ ONE_ROOM = {
     "weight_maps": "loading",
     "quantization": "loading",
     "memory": "loading",
+    "published": "loading",
     "drawing": "model",
 }  # several names, one room
 NEIGHBOURS = {  # package -> what it may import of ours

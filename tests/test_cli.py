@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 import vargpt.doctor
 from tests.chat.scripted import drawing_engine, red_square
+from tests.published_files import publishable_model, use_tiny_variants, write_published
 from vargpt.chat.engine import ChatEngine
 from vargpt.cli import app, parse_size
 from vargpt.doctor import examine
@@ -51,6 +52,18 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> None:
 
     engine.model.extend = refusing
     monkeypatch.setattr(ChatEngine, "load", lambda *args, **fields: engine)
+
+
+@pytest.fixture(scope="session")
+def published_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_published(publishable_model(), tmp_path_factory.mktemp("published") / "infinity")
+
+
+@pytest.fixture
+def infinity(published_files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of published files that only draw, in two tiny variants."""
+    use_tiny_variants(monkeypatch)
+    return published_files
 
 
 def run(*arguments: object) -> Result:
@@ -104,6 +117,77 @@ def test_a_file_of_wishes_is_drawn_with_an_index(scripted: ChatEngine, home: Pat
     assert result.exit_code == 0, result.stderr
     assert "2 pictures of 2 wishes in pictures" in result.stdout
     assert len((home / "pictures" / "index.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_model_that_only_draws_is_drawn_with(infinity: Path, home: Path) -> None:
+    command = ["draw", "a fox", "--model", infinity, "--variant", "small", "--device", "cpu", "--seed", 7]
+    command += ["--size", "432x144", "--top-p", 1]
+    for name, more in (("one", []), ("two", []), ("led", ["--negative", "a car"]), ("plain", ["--guidance", 1])):
+        result = run(*command, *more, "--out", f"{name}.png")
+        assert result.exit_code == 0, result.stderr
+        assert f"saved {name}.png (seed 7)" in result.stdout
+    pixels = {}
+    for name in ("one", "two", "led", "plain"):
+        with Image.open(home / f"{name}.png") as image:
+            pixels[name], text, size = image.tobytes(), image.text, image.size
+        settings = json.loads(text["settings"])
+        assert size == (432, 144) and text["prompt"] == "a fox" and text["model"] == "infinity small"
+        assert len(text["model_hash"]) == 16 and settings["top_p"] == 1.0 and settings["temperature"] == 0.5
+        assert settings["guidance_scale"] == (1.0 if name == "plain" else 3.0), "as published unless given"
+        assert settings.get("negative_prompt") == ("a car" if name == "led" else None)
+    assert pixels["one"] == pixels["two"] and len(set(pixels.values())) == 3
+
+
+def test_a_file_of_wishes_is_drawn_by_a_model_that_only_draws(infinity: Path, home: Path) -> None:
+    (home / "wishes.txt").write_text("a fox\n\na cat\n")
+    vae, encoder = infinity / "vae.pth", infinity / "flan-t5-xl"
+    result = run(
+        "draw", "--from", "wishes.txt", "--out", "pictures", "--seed", 1, "--n", 2, "--device", "cpu", "--model",
+        infinity, "--variant", "sharded", "--vae", vae, "--text-encoder", encoder,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert "4 pictures of 2 wishes in pictures" in result.stdout
+    lines = [json.loads(line) for line in (home / "pictures" / "index.jsonl").read_text().splitlines()]
+    assert [(line["prompt"], line["seed"], len(line["files"])) for line in lines] == [("a fox", 1, 2), ("a cat", 3, 2)]
+
+
+ONLY_DRAWS = {
+    "no variant": (["draw", "a fox", "--model", "{}"], "choose one with --variant: small, sharded"),
+    "unknown variant": (["draw", "a fox", "--model", "{}", "--variant", "9b"], "choose one of small, sharded"),
+    "size": (
+        ["draw", "a fox", "--model", "{}", "--variant", "small", "--size", "64x64"],
+        "infinity small draws no pictures of 64x64; choose one of 256x256, ",
+    ),
+    "missing vae": (
+        ["draw", "a fox", "--model", "{}", "--variant", "small", "--vae", "no.pth"],
+        "there is no file no.pth, which --vae names",
+    ),
+    "missing t5": (
+        ["draw", "a fox", "--model", "{}", "--variant", "small", "--text-encoder", "./no/t5"],
+        "name its folder with --text-encoder",
+    ),
+    "empty": (["draw", " ", "--model", "{}", "--variant", "small"], "a prompt is empty"),
+    "unheard": (
+        ["draw", "a fox", "--model", "{}", "--variant", "small", "--negative", "a car", "--guidance", "1"],
+        "a negative prompt acts through guidance",
+    ),
+    "negative chat": (["draw", "a fox", "--negative", "a car"], "nano is a chat model, for which --negative can do"),
+    "variant chat": (["draw", "a fox", "--variant", "small"], "nano is a chat model and comes in one size"),
+    "chat": (["chat", "--model", "{}"], "vargpt draw PROMPT --model"),
+    "ui": (["ui", "--headless", "--model", "{}"], "vargpt draw PROMPT --model"),
+    "ask": (["ask", "red.png", "what?", "--model", "{}"], "vargpt draw PROMPT --model"),
+    "edit": (["edit", "red.png", "make it blue", "--model", "{}"], "vargpt draw PROMPT --model"),
+    "hub": (["edit", "red.png", "blue", "--model", "FoundationVision/Infinity"], "--variant NAME (one of small"),
+}
+
+
+@pytest.mark.parametrize("name", ONLY_DRAWS)
+def test_a_mistake_with_a_model_that_only_draws_is_one_clear_line(name: str, infinity: Path, home: Path) -> None:
+    red_square().save(home / "red.png")
+    arguments, problem = ONLY_DRAWS[name]
+    result = run(*(argument.format(infinity) for argument in arguments))
+    assert result.exit_code == 2, result.stdout
+    assert problem in result.stderr and result.stderr.startswith("vargpt: ") and result.stderr.count("\n") == 1
 
 
 def test_edit_reads_a_picture_and_draws_another(scripted: ChatEngine, home: Path) -> None:

@@ -14,11 +14,13 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.console import Console
 
+    from vargpt.chat.album import Artist
     from vargpt.chat.engine import ChatEngine
+    from vargpt.chat.painter import Order
     from vargpt.evaluation.base import Progress, Report
     from vargpt.types import ChatRequest, ImageSampling, Message, TurnFinished
 
@@ -57,7 +59,17 @@ GuidanceOption = Annotated[float | None, typer.Option("--guidance", help="How cl
 TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="0 = always the likeliest picture.")]
 TopPOption = Annotated[float | None, typer.Option("--top-p", help="Leave out unlikely choices; 0 to 1.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Draw even if the model would rather not.")]
+VariantOption = Annotated[str | None, typer.Option("--variant", help="Which size of a model that comes in several.")]
+NegativeOption = Annotated[str | None, typer.Option("--negative", help="What to stay away from; Infinity only.")]
+TextEncoderOption = Annotated[
+    str | None,
+    typer.Option("--text-encoder", help="Folder or hub id of the T5 that reads the prompts; Infinity only."),
+]
+VaeOption = Annotated[Path | None, typer.Option("--vae", help="File of the image tokenizer; Infinity only.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="PNG file or folder.")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+QuantizeOption = Annotated[str | None, typer.Option("--quantize", help="int8 or nf4: smaller weights, large models.")]
+OffloadOption = Annotated[bool, typer.Option("--offload", help="Keep layers in main memory until they are needed.")]
 
 
 @app.callback()
@@ -79,6 +91,9 @@ def chat(
     out: Annotated[Path, typer.Option(help="Folder in which pictures are kept.")] = Path("vargpt-pictures"),
     model: ModelOption = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
+    offload: OffloadOption = False,
     seed: SeedOption = None,
 ) -> None:
     """Talk in the terminal; /help lists what can be typed besides words."""
@@ -87,14 +102,15 @@ def chat(
     from vargpt.types import ChatRequest
 
     template = ChatRequest(messages=(), seed=checked_seed(seed) if seed is not None else 0)
+    options = loading(device, dtype, quantize, offload)
     if script is not None:
         read_script(script)  # mistakes show before the model is loaded
         screen = Screen(console())
-        for event in play(open_engine(model, device), script, out, template):
+        for event in play(open_engine(model, options), script, out, template):
             screen.show(event)
         screen.line(f"written to {out}")
         return
-    TerminalChat(open_engine(model, device), console(), out, template, seed).run()
+    TerminalChat(open_engine(model, options), console(), out, template, seed).run()
 
 
 @app.command()
@@ -103,6 +119,10 @@ def ui(
     port: Annotated[int, typer.Option(help="1 to 65535.")] = 8000,
     model: ModelOption = None,
     headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
+    offload: OffloadOption = False,
 ) -> None:
     """Open the chat page in a browser."""
     try:
@@ -114,7 +134,8 @@ def ui(
         from vargpt.loading import resolve_model
 
         path = str(resolve_model(model).resolve())
-    run(host=host, port=port, headless=headless, model=path)
+    options = loading(device, dtype, quantize, offload)
+    run(host=host, port=port, headless=headless, model=path, options=options)
 
 
 @app.command()
@@ -132,20 +153,32 @@ def draw(
     top_p: TopPOption = None,
     force: ForceOption = False,
     model: ModelOption = None,
+    variant: VariantOption = None,
+    negative: NegativeOption = None,
+    text_encoder: TextEncoderOption = None,
+    vae: VaeOption = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
+    offload: OffloadOption = False,
 ) -> None:
     """Draw a picture, or a whole file of wishes. Exit code 1: the model answered in words only."""
     from vargpt.chat.album import read_prompts
+    from vargpt.chat.painter import Order
     from vargpt.types import Message
 
     if (prompt is None) == (from_file is None):
         raise ValueError("say what to draw, as in: vargpt draw 'a red car'; or name a file of wishes with --from")
     prompts = [] if from_file is None else read_prompts(from_file)
-    template = drawing_request((), seed, n, size, image_sampling(guidance, temperature, top_p), force)
+    order = Order.of(model, variant, negative, text_encoder, vae)
+    sampling = image_sampling(guidance, temperature, top_p, order.sampling)
+    template = drawing_request((), seed, n, size, sampling, force)
+    check_size(order, template.size)
+    options = loading(device, dtype, quantize, offload)
     if prompt is None:
-        draw_list(open_engine(model, device), prompts, template, out or Path("vargpt-pictures"))
+        draw_list(open_artist(order, options), prompts, template, out or Path("vargpt-pictures"))
     else:
-        draw_one(model, device, template, Message.of("user", prompt), out)
+        draw_one(lambda: open_artist(order, options), template, Message.of("user", prompt), out)
 
 
 @app.command()
@@ -162,13 +195,21 @@ def edit(
     force: ForceOption = False,
     model: ModelOption = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
+    offload: OffloadOption = False,
 ) -> None:
     """Draw a changed copy of a picture. Exit code 1: the model answered in words only."""
     from vargpt.chat.pictures import open_picture
+    from vargpt.loading import OUTLINE, default_sampling, resolve_model
     from vargpt.types import Message
 
-    template = drawing_request((), seed, n, size, image_sampling(guidance, temperature, top_p), force)
-    draw_one(model, device, template, Message.of("user", open_picture(image), instruction), out)
+    default = default_sampling(resolve_model(model, OUTLINE))
+    sampling = image_sampling(guidance, temperature, top_p, default)
+    template = drawing_request((), seed, n, size, sampling, force)
+    options = loading(device, dtype, quantize, offload)
+    message = Message.of("user", open_picture(image), instruction)
+    draw_one(lambda: open_engine(model, options), template, message, out)
 
 
 @app.command()
@@ -177,13 +218,17 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     model: ModelOption = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
+    offload: OffloadOption = False,
 ) -> None:
     """Ask something about a picture."""
     from vargpt.chat.pictures import open_picture
     from vargpt.types import ChatRequest, Message
 
     message = Message.of("user", open_picture(image), question)
-    show_turn(open_engine(model, device), ChatRequest(messages=(message,), route="text"))
+    options = loading(device, dtype, quantize, offload)
+    show_turn(open_engine(model, options), ChatRequest(messages=(message,), route="text"))
 
 
 @evaluate.callback()
@@ -217,7 +262,7 @@ def evaluate_storybook(
     world = Storybook(Judge())
     chosen = None if categories is None else [name.strip() for name in categories.split(",")]
     storybook.checked_categories(world, chosen)  # mistakes show before the model is loaded
-    engine = open_engine(model, device)
+    engine = open_engine(model, {"device": device})
     gallery = None if pictures is None else Gallery(pictures)
     rebuild = storybook.round_trip(engine)
     steps = storybook.evaluate(engine, world, rebuild, n, chosen, batch_size, seed, controls, gallery)
@@ -243,7 +288,7 @@ def bench(
     from vargpt.evaluation.report import speed_lines
     from vargpt.evaluation.speed import measure_speed
 
-    speed = measure_speed(open_engine(model, device), runs, batch_size)
+    speed = measure_speed(open_engine(model, {"device": device}), runs, batch_size)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
@@ -282,15 +327,35 @@ def console() -> Console:
     return Console(highlight=False)
 
 
-def open_engine(model: str | None, device: str) -> ChatEngine:
-    """The engine; what transformers says while it loads is for `--debug` and libraries, not for this terminal."""
-    from transformers.utils import logging
+def loading(device: str, dtype: str, quantize: str | None, offload: bool) -> dict[str, Any]:
+    """Keyword arguments of `ChatEngine.load`, checked before anything is read."""
+    from vargpt.loading import resolve_device, resolve_dtype
+    from vargpt.quantization import check_quantization
 
+    resolve_dtype(dtype, resolve_device(device))
+    check_quantization(quantize, offload)
+    return {"device": device, "dtype": dtype, "quantization": quantize, "offload": offload}
+
+
+def open_engine(model: str | None, options: dict[str, Any]) -> ChatEngine:
     from vargpt.chat.engine import ChatEngine
+
+    quiet_transformers()
+    return ChatEngine.load(model, **options)
+
+
+def open_artist(order: Order, options: dict[str, Any]) -> Artist:
+    """What carries an order out: a model that only draws, or a chat engine."""
+    quiet_transformers()
+    return open_engine(order.model, options) if order.published is None else order.painter(**options)
+
+
+def quiet_transformers() -> None:
+    """What transformers says while it loads is for `--debug` and libraries, not for this terminal."""
+    from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return ChatEngine.load(model, device=device)
 
 
 def watched(steps: Iterator[Progress | Report]) -> Report:
@@ -323,13 +388,18 @@ def checked_seed(seed: int | None) -> int:
     return new_seed() if seed is None else parse_seed(str(seed))
 
 
-def image_sampling(guidance: float | None, temperature: float | None, top_p: float | None) -> ImageSampling:
-    """The defaults, with what was given on the command line."""
+def image_sampling(
+    guidance: float | None, temperature: float | None, top_p: float | None, default: ImageSampling | None = None
+) -> ImageSampling:
+    """The model's defaults, with what was given on the command line."""
+    from dataclasses import replace
+
     from vargpt.sampling import check_image_sampling
     from vargpt.types import ImageSampling
 
     given: dict[str, Any] = {"guidance_scale": guidance, "temperature": temperature, "top_p": top_p}
-    sampling = ImageSampling(**{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    sampling = replace(default or ImageSampling(), **given)
     check_image_sampling(sampling)
     return sampling
 
@@ -365,21 +435,21 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def check_size(engine: ChatEngine, size: tuple[int, int] | None) -> None:
+def check_size(artist: Artist | Order, size: tuple[int, int] | None) -> None:
     """Raises ValueError for a size that the model does not draw, in the words of the command line."""
-    if size is not None and size not in engine.sizes:
-        sizes = ", ".join(f"{width}x{height}" for height, width in engine.sizes)
-        raise ValueError(f"{engine.model_name} draws no pictures of {size[1]}x{size[0]}; choose one of {sizes}")
+    if size is not None and artist.sizes is not None and size not in artist.sizes:
+        sizes = ", ".join(f"{width}x{height}" for height, width in artist.sizes)
+        raise ValueError(f"{artist.model_name} draws no pictures of {size[1]}x{size[0]}; choose one of {sizes}")
 
 
-def show_turn(engine: ChatEngine, request: ChatRequest) -> TurnFinished:
+def show_turn(artist: Artist, request: ChatRequest) -> TurnFinished:
     """Streams one turn to the terminal."""
     from vargpt.chat.terminal import Screen
     from vargpt.types import TurnFinished
 
     screen, last = Screen(console()), None
     try:
-        for event in engine.stream(request, previews=screen.console.is_terminal):
+        for event in artist.stream(request, previews=screen.console.is_terminal):
             screen.show(event)
             last = event
     finally:
@@ -388,31 +458,31 @@ def show_turn(engine: ChatEngine, request: ChatRequest) -> TurnFinished:
     return last
 
 
-def draw_one(model: str | None, device: str, template: ChatRequest, message: Message, out: Path | None) -> None:
+def draw_one(opened: Callable[[], Artist], template: ChatRequest, message: Message, out: Path | None) -> None:
     from dataclasses import replace
 
     from vargpt.chat.album import picture_paths, save_picture
 
     picture_paths(out, message.text, template.seed, template.n)  # a bad name shows before the model is loaded
-    engine = open_engine(model, device)
-    check_size(engine, template.size)
-    turn = show_turn(engine, replace(template, messages=(message,)))
+    artist = opened()
+    check_size(artist, template.size)
+    turn = show_turn(artist, replace(template, messages=(message,)))
     pictures = turn.message.images
     if not pictures:
         raise typer.Exit(REFUSED)
     for path, part in zip(picture_paths(out, message.text, template.seed, len(pictures)), pictures, strict=True):
-        typer.echo(f"saved {save_picture(path, part, message.text, engine)} (seed {part.seed})")
+        typer.echo(f"saved {save_picture(path, part, message.text, artist)} (seed {part.seed})")
 
 
-def draw_list(engine: ChatEngine, prompts: list[str], template: ChatRequest, out: Path) -> None:
+def draw_list(artist: Artist, prompts: list[str], template: ChatRequest, out: Path) -> None:
     from tqdm import tqdm
 
     from vargpt.chat.album import draw_all
 
-    check_size(engine, template.size)
+    check_size(artist, template.size)
     if out.suffix or out.is_file():
         raise ValueError(f"--out names the folder for the pictures of a file of wishes, got {out}")
-    drawn = list(tqdm(draw_all(engine, prompts, template, out), total=len(prompts), unit="wish", file=sys.stderr))
+    drawn = list(tqdm(draw_all(artist, prompts, template, out), total=len(prompts), unit="wish", file=sys.stderr))
     pictures, refused = sum(len(one.files) for one in drawn), [one for one in drawn if not one.files]
     for one in refused:
         typer.echo(f"line {one.number + 1}, {one.prompt!r}: {one.turn.message.text}")

@@ -7,6 +7,7 @@ docstring line.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -215,19 +216,30 @@ class VargptConfig(PreTrainedConfig):
             ValueError: the model has no scale schedule for this size; the message lists the sizes it has.
         """
         key = self.default_size if size is None else f"{size[0]}x{size[1]}"
-        schedules = self.scale_schedules or {}
-        if key not in schedules:
-            raise ValueError(f"this model draws no {key} pictures (height x width); choose one of {sorted(schedules)}")
-        height, width = (int(side) for side in key.split("x"))
-        scales = tuple((int(h), int(w)) for h, w in schedules[key])
-        return ImageLayout(height, width, scales, self._position_grid(scales))
+        return scheduled_layout(self.scale_schedules or {}, key, self.generator_config.corner_positions)
 
-    def _position_grid(self, scales: tuple[tuple[int, int], ...]) -> tuple[int, int] | None:
-        """The last grid of the longest schedule that goes on from this one; None where positions are a page's."""
-        if not self.generator_config.corner_positions:
-            return None
-        schedules = [tuple((int(h), int(w)) for h, w in schedule) for schedule in (self.scale_schedules or {}).values()]
-        return max((s for s in schedules if s[: len(scales)] == scales), key=len)[-1]
+
+def scheduled_layout(
+    schedules: Mapping[str, Sequence[Sequence[int]]], key: str, corner_positions: bool = False
+) -> ImageLayout:
+    """The layout of "HEIGHTxWIDTH" among a model's scale schedules.
+
+    With `corner_positions` it names the last grid of the longest schedule that goes on from this one.
+
+    Raises:
+        ValueError: there is no such size; the message lists those there are.
+    """
+    if key not in schedules:
+        raise ValueError(f"this model draws no {key} pictures (height x width); choose one of {sorted(schedules)}")
+    height, width = (int(side) for side in key.split("x"))
+    scales = grids(schedules[key])
+    longer = [other for other in map(grids, schedules.values()) if other[: len(scales)] == scales]
+    return ImageLayout(height, width, scales, max(longer, key=len)[-1] if corner_positions else None)
+
+
+def grids(schedule: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    """A schedule as it is written in a config, as a layout has it."""
+    return tuple((int(h), int(w)) for h, w in schedule)
 
 
 # 64 px is a prefix of 128 px, so that the resolution can grow on the same weights.

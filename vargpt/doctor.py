@@ -17,13 +17,12 @@ from pathlib import Path
 import torch
 
 from vargpt.config import VargptConfig
-from vargpt.loading import default_model_path, model_config, read_json, resolve_model
+from vargpt.loading import OUTLINE, default_model_path, model_config, read_json, resolve_model
 from vargpt.memory import CARDS, MODES, RESERVED, Mode, best_mode, needed_bytes, parameter_counts, working_bytes
 from vargpt.weight_maps.stream import weight_files
 
 MEGABYTE, GIGABYTE = 2**20, 2**30
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
-OUTLINE = ("*.json", "*.jinja")  # files that say what a model is
 USUAL_CONTEXT = 1024  # tokens: a picture or two and what is said about them, whatever a model allows
 
 

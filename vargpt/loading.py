@@ -31,7 +31,9 @@ from vargpt.quantization import Quantization, check_quantization, offload_layers
 from vargpt.types import ImageSampling
 from vargpt.weight_maps.stream import empty_weights, load_weights, read_shapes, read_tensors, weight_files
 from vargpt.weight_maps.vargpt import PUBLISHED_SAMPLING, config_from_published, organs_from_shapes, vargpt_map
+from vargpt.weight_maps.variants import INFINITY, only_draws
 
+OUTLINE = ("*.json", "*.jinja")  # files that say what a model is
 PUBLISHED_TYPE = "vargpt_qwen2_vl"
 CONTROL_TOKENS = tuple(CONTROL_TOKEN_NAMES.values())
 HASHED_WHOLE, HASHED_BLOCK = 1 << 30, 1 << 20
@@ -51,7 +53,13 @@ def resolve_model(name: str | Path | None, only: Sequence[str] | None = None) ->
 
     Raises:
         FileNotFoundError: no such directory, no config in it, or the hub can't be reached for it.
+        ValueError: what is there can draw, but not talk.
     """
+    if only_draws(name):
+        raise ValueError(
+            f"{name} draws and does nothing else; use it with: vargpt draw PROMPT --model {name} --variant NAME "
+            f"(one of {', '.join(INFINITY)})"
+        )
     if name in (None, "", "nano"):
         path = default_model_path()
     elif Path(str(name)).exists():

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, T5Tokenizer
 
-from vargpt.config import VargptConfig
+from vargpt.backbone.text_encoder import TextEncoder
+from vargpt.config import VargptConfig, VargptGeneratorConfig, VargptImageTokenizerConfig
+from vargpt.generators.next_scale import PooledNextScaleGenerator
+from vargpt.generators.schedules import infinity_schedules
 from vargpt.model import VARGPT
 from vargpt.processing import SpecialTokens, VargptProcessor, square_image_processor, train_text_tokenizer
 from vargpt.processing.special_tokens import config_fields
+from vargpt.text_to_image import TextToImage, TextToImageConfig
+from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
+from vargpt.types import ImageSampling
+from vargpt.weight_maps.vargpt import PUBLISHED_AUTOENCODER, PUBLISHED_DECODER
 
 TEXTS = (
     "draw a fox next to a pine tree at night",
@@ -91,3 +98,71 @@ def tiny_model(seed: int = 0, **overrides: Any) -> VARGPT:
 def tiny_processor(max_context: int = 1024) -> VargptProcessor:
     """Fits `tiny_model`: every input picture is seen on a square of 32 pixels."""
     return VargptProcessor(square_image_processor(32), tiny_tokenizer(), fixed_size=32, max_context=max_context)
+
+
+# -- models that only draw ---------------------------------------------------------------------------------------------
+
+TINY_DECODER = {
+    **PUBLISHED_DECODER,
+    "memory_projection": True,
+    "hidden_size": 64,
+    "num_layers": 4,
+    "num_heads": 4,
+    "code_dim": 8,
+    "num_bits": 8,
+    "memory_size": 32,
+    "null_length": 40,
+}
+TINY_AUTOENCODER = {
+    **PUBLISHED_AUTOENCODER,
+    "num_bits": 8,
+    "base_channels": 8,
+    "channel_multipliers": [1, 1, 1, 2, 2],
+    "num_res_blocks": 1,
+    "norm_groups": 4,
+}
+
+
+def tiny_t5_tokenizer() -> T5Tokenizer:
+    """Whole words of `TEXTS`, and letters for all others."""
+    words = sorted({f"\u2581{word}" for text in TEXTS for word in text.lower().split()})
+    letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyz0123456789.,?!-"]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((word, -4.0) for word in words)]
+    known = {piece for piece, _ in pieces}
+    pieces += [(letter, -8.0) for letter in letters if letter not in known]
+    return T5Tokenizer(vocab=pieces, extra_ids=0)
+
+
+def tiny_text_encoder(seed: int = 0, width: int = 32) -> TextEncoder:
+    """A T5 of two layers with random weights."""
+    tokenizer = tiny_t5_tokenizer()
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=width,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TextEncoder(T5EncoderModel(config), tokenizer)
+
+
+def tiny_text_to_image(seed: int = 0) -> TextToImage:
+    """Infinity's form at the smallest useful size: random weights, every published size of picture, 8 bits a token."""
+    config = TextToImageConfig(
+        generator_config=VargptGeneratorConfig(**TINY_DECODER),
+        image_tokenizer_config=VargptImageTokenizerConfig(**TINY_AUTOENCODER),
+        scale_schedules=infinity_schedules(),
+        default_size="256x256",
+        sampling=ImageSampling(guidance_scale=3.0, temperature=0.5, top_p=0.97),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = PooledNextScaleGenerator(config.generator_config)
+        tokenizer = MultiScaleBsqTokenizer(config.image_tokenizer_config)
+        for parameter in (*generator.parameters(), *tokenizer.parameters()):
+            parameter.data += torch.randn_like(parameter) * 0.05
+    return TextToImage(config, tiny_text_encoder(seed), generator, tokenizer)

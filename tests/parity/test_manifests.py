@@ -11,10 +11,12 @@ import torch
 from vargpt.config import VargptGeneratorConfig, VargptImageTokenizerConfig
 from vargpt.generators.next_scale import make_generator
 from vargpt.model import VARGPT
+from vargpt.published import Published
 from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
 from vargpt.weight_maps.base import WeightMap
 from vargpt.weight_maps.infinity import autoencoder_map, transformer_map
 from vargpt.weight_maps.vargpt import PUBLISHED_AUTOENCODER, PUBLISHED_DECODER, config_from_published, vargpt_map
+from vargpt.weight_maps.variants import INFINITY
 
 MANIFESTS = Path(__file__).parent / "manifests"
 
@@ -55,6 +57,34 @@ def test_infinity(name, depth, width, heads, bits, chunks) -> None:
     with torch.device("meta"):
         generator = make_generator(config)
     assert published_shapes(transformer_map(depth // chunks), generator) == shapes(manifest(name))
+
+
+@pytest.mark.parametrize(
+    ("variant", "transformer", "autoencoder"),
+    [
+        ("125m", None, "vae_d16"),  # its manifest was made with 32 bits a token, the published file has 16
+        ("2b", "infinity_2b", "vae_d32"),
+        ("8b", "infinity_8b", "vae_d14_patchify"),
+        ("8b-512", "infinity_8b", "vae_d14_patchify"),
+    ],
+)
+def test_the_stated_variants_are_the_published_ones(variant, transformer, autoencoder) -> None:
+    config = Published("FoundationVision/Infinity", variant).config()
+    pixels, chunks = config.image_tokenizer_config, INFINITY[variant].num_chunks
+    with torch.device("meta"):
+        generator, tokenizer = make_generator(config.generator_config), MultiScaleBsqTokenizer(pixels)
+    names = autoencoder_map(len(pixels.channel_multipliers), pixels.feature_channels)
+    assert published_shapes(names, tokenizer) == shapes(manifest(autoencoder))
+    if transformer is not None:
+        names = transformer_map(config.generator_config.num_layers // chunks)
+        assert published_shapes(names, generator) == shapes(manifest(transformer))
+    millions = {"125m": 125, "2b": 2205, "8b": 8376, "8b-512": 8376}
+    assert round(sum(parameter.numel() for parameter in generator.parameters()) / 1e6) == millions[variant]
+    for size in config.sizes:
+        layout = config.layout(size)
+        tokenizer.check_layout(layout)
+        assert layout.position_grid is not None and layout.num_scales <= config.generator_config.max_scales
+    assert len(config.sizes) == 60 and "x".join(map(str, config.sizes[0])) == INFINITY[variant].default_size
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from vargpt.chat.engine import ChatEngine
 from vargpt.chat.pictures import png_with_metadata
 from vargpt.chat.requests import MAX_PICTURES
-from vargpt.types import ChatRequest, ImagePart, Message, TurnFinished
+from vargpt.types import ChatEvent, ChatRequest, ImagePart, Message, TurnFinished
 
 INDEX = "index.jsonl"
+
+
+@runtime_checkable
+class Artist(Protocol):
+    """What draws wishes: the chat engine, or a painter."""
+
+    model_name: str
+    model_hash: str | None
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) in pixels of every size that can be drawn, the default first."""
+
+    def stream(
+        self, request: ChatRequest, cancel: threading.Event | None = None, previews: bool = True
+    ) -> Iterator[ChatEvent]:
+        """The events of one turn; the last one is `TurnFinished`."""
+
+    def reply_batch(self, requests: Sequence[ChatRequest]) -> list[TurnFinished]:
+        """Several turns, together."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +49,14 @@ class Drawn:
     files: tuple[Path, ...]
 
 
-def save_picture(path: Path, part: ImagePart, prompt: str, engine: ChatEngine) -> Path:
+def save_picture(path: Path, part: ImagePart, prompt: str, artist: Artist) -> Path:
     """Writes a PNG that carries prompt, seed, settings and model; folders are made as needed."""
     metadata = {
         "prompt": prompt,
         "seed": part.seed,
         "settings": part.settings or None,
-        "model": engine.model_name,
-        "model_hash": engine.model_hash,
+        "model": artist.model_name,
+        "model_hash": artist.model_hash,
         "software": software(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,11 +113,11 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def draw_all(engine: ChatEngine, prompts: Sequence[str], template: ChatRequest, out: Path) -> Iterator[Drawn]:
+def draw_all(artist: Artist, prompts: Sequence[str], template: ChatRequest, out: Path) -> Iterator[Drawn]:
     """Draws a list of wishes in batches, each wish with seeds of its own, and writes the pictures and `index.jsonl`.
 
     Args:
-        engine: what draws.
+        artist: what draws.
         prompts: the wishes.
         template: everything but the messages; wish i draws with seeds from `template.seed + i * template.n` on.
         out: folder of the pictures; `index.jsonl` gets one line per wish and is written anew.
@@ -112,8 +132,8 @@ def draw_all(engine: ChatEngine, prompts: Sequence[str], template: ChatRequest, 
                 replace(template, messages=(Message.of("user", prompt),), seed=seed)
                 for prompt, seed in zip(chunk, seeds, strict=True)
             ]
-            for offset, turn in enumerate(engine.reply_batch(requests)):
-                drawn = _keep(engine, start + offset, chunk[offset], seeds[offset], turn, out)
+            for offset, turn in enumerate(artist.reply_batch(requests)):
+                drawn = _keep(artist, start + offset, chunk[offset], seeds[offset], turn, out)
                 index.write(json.dumps(index_line(drawn), ensure_ascii=False) + "\n")
                 index.flush()
                 yield drawn
@@ -130,11 +150,11 @@ def index_line(drawn: Drawn) -> dict[str, Any]:
     }
 
 
-def _keep(engine: ChatEngine, number: int, prompt: str, seed: int, turn: TurnFinished, out: Path) -> Drawn:
+def _keep(artist: Artist, number: int, prompt: str, seed: int, turn: TurnFinished, out: Path) -> Drawn:
     images = turn.message.images
     paths = (
         picture_paths(out / f"{number + 1:04d}-{file_stem(prompt)}.png", prompt, seed, len(images)) if images else []
     )
     for path, part in zip(paths, images, strict=True):
-        save_picture(path, part, prompt, engine)
+        save_picture(path, part, prompt, artist)
     return Drawn(number, prompt, seed, turn, tuple(paths))

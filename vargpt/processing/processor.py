@@ -26,6 +26,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from vargpt.config import VargptConfig
 from vargpt.processing.special_tokens import SpecialTokens, config_fields
+from vargpt.tokenizers.base import to_pictures
 from vargpt.types import ImagePart, Message, TextPart
 
 if TYPE_CHECKING:
@@ -183,8 +184,7 @@ class VargptProcessor(ProcessorMixin):
 
     def to_pil(self, pixel_values: Tensor) -> list[Image.Image]:
         """Pixels "N 3 H W" in [-1, 1] as pictures. Inverse: `to_pixels`."""
-        values = ((pixel_values.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-        return [Image.fromarray(image) for image in values.cpu().numpy()]
+        return to_pictures(pixel_values)
 
     # -- whole batches ---------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, overload
 
+from PIL import Image
 from torch import nn
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
     from vargpt.tokenizers.bit_correction import BitFlip, CorrectedTokens
     from vargpt.types import ImageLayout, ImageTokens
+
+
+def to_pictures(pixel_values: Float[Tensor, "N 3 H W"]) -> list[Image.Image]:
+    """Pixels in [-1, 1] (what lies outside is clipped) as RGB pictures."""
+    values = ((pixel_values.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+    return [Image.fromarray(image) for image in values.cpu().numpy()]
 
 
 class ImageTokenizer(nn.Module, ABC):

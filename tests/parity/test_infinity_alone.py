@@ -1,0 +1,84 @@
+"""The whole published model without a language model: from prompts to the recorded bits, through `TextToImage`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.parity.cases_on_disk import Case
+from tests.parity.published import build_autoencoder, build_generator, padded
+from vargpt.backbone.text_encoder import TextStates
+from vargpt.generators.schedules import infinity_schedules
+from vargpt.text_to_image import TextToImage, TextToImageConfig
+from vargpt.types import ImageSampling
+
+pytestmark = pytest.mark.cases_of("infinity", "vae", "infinity")
+GREEDY = ImageSampling(guidance_scale=3.0, temperature=0.0)
+
+
+class RecordedEncoder(nn.Module):
+    """Hands out the states that the case recorded: "prompt 1" is the second prompt, "negative 0" the first negative."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.width = case.config["text_channels"]
+        self.recorded = {"prompt": padded(case.input("text_kv_compact"), case.input("lens").tolist())}
+        if "inputs/negative_kv_compact" in case.tensors:
+            negative = padded(case.input("negative_kv_compact"), case.input("negative_lens").tolist())
+            self.recorded["negative"] = negative
+
+    def forward(self, prompts: list[str]) -> TextStates:
+        kinds = [prompt.split() for prompt in prompts]
+        states, mask = self.recorded[kinds[0][0]]
+        rows = [int(row) for _, row in kinds]
+        return TextStates(states[rows], mask[rows])
+
+
+@pytest.fixture(scope="module")
+def model(case: Case) -> TextToImage:
+    codec = build_autoencoder(case, case.config)
+    generator = build_generator(case, codec.num_bits)
+    config = TextToImageConfig(
+        generator_config=generator.config,
+        image_tokenizer_config=codec.config,
+        scale_schedules=infinity_schedules(),
+        default_size="256x256",
+    )
+    return TextToImage(config, RecordedEncoder(case), generator, codec)
+
+
+def prompts(case: Case, kind: str = "prompt") -> list[str]:
+    return [f"{kind} {row}" for row in range(len(case.input("lens")))]
+
+
+def check(case: Case, model: TextToImage, name: str, sampling: ImageSampling = GREEDY, **fields) -> torch.Tensor:
+    seeds = list(range(len(case.input("lens"))))
+    tokens = list(model.draw(prompts(case), seeds, sampling=sampling, **fields))[-1].tokens
+    for k, grid in enumerate(tokens.grids):
+        expected = case.output(f"{name}_bits.{k}")
+        assert torch.equal(grid.flatten(1).to(expected.dtype), expected), f"{name}, scale {k}"
+    return model.decode(tokens)
+
+
+def test_prompts_become_the_recorded_picture(case, model) -> None:
+    picture = ((check(case, model, "greedy") + 1) / 2 * 255).to(torch.uint8).permute(0, 2, 3, 1).flip(-1)
+    expected = case.output("greedy_img_u8_bgr")
+    step = picture.shape[1] // expected.shape[1]  # some cases keep every fourth pixel only
+    assert int((picture[:, ::step, ::step].int() - expected.int()).abs().max()) <= 1
+
+
+@pytest.mark.recorded("nocfg_greedy_bits")
+def test_without_guidance(case, model) -> None:
+    check(case, model, "nocfg_greedy", ImageSampling(guidance_scale=1.0, temperature=0.0))
+
+
+@pytest.mark.recorded("cfg_layer_m2_greedy_bits")
+def test_guidance_at_a_layer(case, model) -> None:
+    sampling = ImageSampling(guidance_scale=3.0, temperature=0.0, guidance_layer=-2)
+    check(case, model, "cfg_layer_m2_greedy", sampling)
+
+
+@pytest.mark.recorded("negprompt_greedy_bits")
+def test_a_negative_prompt_takes_the_place_of_the_null(case, model) -> None:
+    check(case, model, "negprompt_greedy", negative_prompts=prompts(case, "negative"))

@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.parity.cases_on_disk import Case
 from tests.parity.published import build_autoencoder, build_generator, padded
-from vargpt.backbone.text_encoder import TextStates
+from vargpt.backbone.text_encoder import TextEncoder, TextStates
 from vargpt.generators.schedules import infinity_schedules
 from vargpt.text_to_image import TextToImage, TextToImageConfig
 from vargpt.types import ImageSampling
@@ -17,16 +17,20 @@ pytestmark = pytest.mark.cases_of("infinity", "vae", "infinity")
 GREEDY = ImageSampling(guidance_scale=3.0, temperature=0.0)
 
 
-class RecordedEncoder(nn.Module):
+class RecordedEncoder(TextEncoder):
     """Hands out the states that the case recorded: "prompt 1" is the second prompt, "negative 0" the first negative."""
 
     def __init__(self, case: Case) -> None:
-        super().__init__()
-        self.width = case.config["text_channels"]
+        nn.Module.__init__(self)  # there is no T5
+        self.case = case
         self.recorded = {"prompt": padded(case.input("text_kv_compact"), case.input("lens").tolist())}
         if "inputs/negative_kv_compact" in case.tensors:
             negative = padded(case.input("negative_kv_compact"), case.input("negative_lens").tolist())
             self.recorded["negative"] = negative
+
+    @property
+    def width(self) -> int:
+        return self.case.config["text_channels"]
 
     def forward(self, prompts: list[str]) -> TextStates:
         kinds = [prompt.split() for prompt in prompts]

@@ -286,7 +286,7 @@ class NextScaleGenerator(ImageGenerator):
             raise ValueError("given scales must have the layout and the number of images that are to be drawn")
         num_branches, device = len(context.branches), self.null_memory.device
         memory = self.memory(context.branches, len(rngs))
-        cache = DrawCache([LayerCache() for _ in self.blocks])
+        cache = DrawCache([LayerCache(layout.num_tokens) for _ in self.blocks])
         cos, sin = self._rotary(layout, device)
         levels, offsets = level_ids(layout, device), layout.offsets
         guided_layer = len(self.blocks) + sampling.guidance_layer if sampling.guidance_layer < 0 else None

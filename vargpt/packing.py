@@ -95,13 +95,15 @@ def pack_linears(
     if isinstance(module, nn.Linear):
         return PackedLinear(module, dtype, returns)
     children = list(module.named_children())
-    follower = [child for _, child in children[1:]] + [None]
-    for (name, child), after in zip(children, follower, strict=True):
+    followers = [child for _, child in children[1:]] + [None]
+    for (name, child), after in zip(children, followers, strict=False):
         if not isinstance(child, nn.Linear):
             pack_linears(child, dtype, returns)
             continue
         activation = activation_of(after) if isinstance(module, nn.Sequential) else NOTHING
-        setattr(module, name, PackedLinear(child, dtype, returns, activation))
+        # between two products nothing happens in the wider dtype that would be worth the way there and back
+        wide = None if activation != NOTHING else returns
+        setattr(module, name, PackedLinear(child, dtype, wide, activation))
         if activation != NOTHING:
             module[int(name) + 1] = nn.Identity()
     return module

@@ -31,6 +31,7 @@ from vargpt.generators.schedules import (
     level_ids,
     positions_2d,
 )
+from vargpt.packing import pack_linears
 from vargpt.sampling import at_scale, guide, sample
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens, TokenCodec
 
@@ -266,6 +267,16 @@ class NextScaleGenerator(ImageGenerator):
         return torch.stack([part.mean(1) for part in per_token.split(sizes, dim=1)], dim=1)
 
     # -- drawing ---------------------------------------------------------------------------------------------------
+
+    def pack(self, dtype: torch.dtype = torch.float32) -> None:
+        """Lays the weights of the blocks out for this CPU, in place; the generator can then draw, but no longer learn.
+
+        In bfloat16 the factors of matrix products are rounded; the residual stream, norms, attention and the head,
+        on which the signs of the bits depend, stay in float32.
+        """
+        for name in ("blocks", "memory_proj", "slot_proj"):
+            if hasattr(self, name):
+                setattr(self, name, pack_linears(getattr(self, name), dtype, torch.float32))
 
     @torch.no_grad()
     def generate(

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-# The C library keeps freed blocks of up to 32 MiB; larger ones come fresh from the system page by page, every time, which
-# takes longer than the arithmetic of a normalisation.
+# The C library keeps freed blocks of up to 32 MiB; larger ones come fresh from the system page by page, every time,
+# which takes longer than the arithmetic of a normalisation.
 LARGE_BYTES = 32 * 2**20
 STRIP_BYTES = 4 * 2**20
 
@@ -95,17 +95,22 @@ def doubled_conv(hidden_NChw: Float[Tensor, "N C h w"], conv: nn.Conv2d) -> Floa
     """
     num_images, _, height, width = hidden_NChw.shape
     weight = conv.weight.float()
-    by_row = {0: (weight[:, :, :1], weight[:, :, 1:].sum(2, True)), 1: (weight[:, :, :2].sum(2, True), weight[:, :, 2:])}
-    shape = (num_images, conv.out_channels, 2 * height, 2 * width)
-    out_NDHW = hidden_NChw.new_empty(shape).contiguous(memory_format=torch.channels_last)
-    for y, rows in by_row.items():
-        tall = torch.cat(rows, dim=2)
+    out_NDHW = torch.empty(
+        (num_images, conv.out_channels, 2 * height, 2 * width),
+        dtype=hidden_NChw.dtype,
+        device=hidden_NChw.device,
+        memory_format=torch.channels_last,
+    )
+    for y in (0, 1):
+        tall = two_of_three(weight, 2, y)
         for x in (0, 1):
-            if x == 0:
-                kernel = torch.cat((tall[..., :1], tall[..., 1:].sum(3, True)), dim=3)
-            else:
-                kernel = torch.cat((tall[..., :2].sum(3, True), tall[..., 2:]), dim=3)
-            kernel = kernel.to(hidden_NChw.dtype).contiguous(memory_format=torch.channels_last)
+            kernel = two_of_three(tall, 3, x).to(hidden_NChw.dtype).contiguous(memory_format=torch.channels_last)
             part = F.conv2d(hidden_NChw, kernel, conv.bias, padding=1)  # one row and column more than are wanted
             out_NDHW[:, :, y::2, x::2] = part[:, :, y : y + height, x : x + width]
     return out_NDHW
+
+
+def two_of_three(weight: Tensor, dim: int, odd: int) -> Tensor:
+    """A kernel of three along `dim` as the kernel of two that even (0) or odd (1) places need."""
+    first, second, third = weight.split(1, dim)
+    return torch.cat((first + second, third) if odd else (first, second + third), dim)

@@ -68,6 +68,13 @@ def test_packed_weights_draw_the_same_bits(kind: str) -> None:
     assert equality.widest_margin < architecture_speed.TIE and equality.different <= 1
 
 
+@pytest.mark.slow
+def test_compiled_blocks_draw_the_same_bits(kind: str) -> None:
+    subject = subject_of(kind)
+    plain = tuple(plain_draw(subject))
+    assert compare(architecture_speed.compile_blocks(subject), plain).widest_margin < architecture_speed.TIE
+
+
 def test_in_bfloat16_nearly_all_bits_stay(kind: str) -> None:
     subject = subject_of(kind)
     plain = tuple(plain_draw(subject))
@@ -120,7 +127,9 @@ def test_the_work_of_the_decoder_is_what_pytorch_counts() -> None:
 def test_limits_are_positive_and_the_slower_of_computing_and_reading(quick_machine) -> None:
     machine = measure_machine(torch.float32)
     assert min(machine.flops_per_s, machine.bytes_per_s) > 0 and machine.bytes_per_value == 4
-    machine = Machine(10.0, 4.0, 2)
+    assert 0 < machine.matmul_flops_per_s <= machine.flops_per_s
+    machine = Machine(10.0, 4.0, 2, 5.0)
+    assert machine.with_matmul().seconds(Work(100, 1)) == 20
     assert machine.seconds(Work(100, 1)) == 10 and machine.seconds(Work(1, 100)) == 50
 
 

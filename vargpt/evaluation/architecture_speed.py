@@ -36,6 +36,7 @@ LANGUAGE, GENERATOR, DECODER = "language model", "generator", "decoder"
 ORGANS = (LANGUAGE, GENERATOR, DECODER)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TIE = 1e-3  # of the spread of a scale's logit differences: below, rounding decides a bit
+Limits = tuple[dict[str, list[float]], dict[str, list[float]]]  # with the fastest kernel, with torch.matmul
 PLAIN, OURS = "plain fp32", "vargpt fp32"
 
 
@@ -53,11 +54,15 @@ class Equality:
 
 @dataclass(frozen=True)
 class VariantSpeed:
-    """Medians in seconds; `limits` are what the machine could do at best in this dtype."""
+    """Medians in seconds; `limits` are what the machine could do at best in this dtype.
+
+    `matmul_limits` are those of a machine that multiplies no faster than torch.matmul.
+    """
 
     name: str
     scale_seconds: dict[str, list[float]]  # organ -> one per scale; of the decoder, one
     scale_limits: dict[str, list[float]]
+    matmul_limits: dict[str, list[float]]
     equality: Equality
     peak_memory_mib: float | None
 
@@ -66,6 +71,14 @@ class VariantSpeed:
 
     def limit(self, organ: str) -> float:
         return sum(self.scale_limits.get(organ, ()))
+
+    @property
+    def transformers_limit(self) -> float:
+        return self.limit(LANGUAGE) + self.limit(GENERATOR)
+
+    @property
+    def transformers_matmul_limit(self) -> float:
+        return sum(self.matmul_limits[LANGUAGE]) + sum(self.matmul_limits[GENERATOR])
 
     @property
     def transformers_s(self) -> float:
@@ -106,7 +119,7 @@ def measure_architecture(
         dtype: "fp32", or "bf16" for bfloat16 beside float32.
         runs: drawings of which the median is taken.
         device: where to draw, as torch names it.
-        compiled: also let torch.compile work on the blocks, a graph per kind of scale.
+        compiled: also measure with the blocks through torch.compile (in float32; it does not take packed weights).
 
     Raises:
         ValueError: unknown architecture, size or dtype, no runs, or not enough memory for the weights.
@@ -138,19 +151,24 @@ def measure_config(
         return Subject.of(config, talks, layout, 0, device)
 
     machines = {name: measure_machine(DTYPES[name], device) for name in dict.fromkeys(("fp32", dtype))}
-    limits = {name: scale_limits(config, talks, layout, machine) for name, machine in machines.items()}
+    limits = {
+        name: (
+            scale_limits(config, talks, layout, machine),
+            scale_limits(config, talks, layout, machine.with_matmul()),
+        )
+        for name, machine in machines.items()
+    }
     plain, reference = time_plain(subject(), runs, limits["fp32"])
     variants = [plain]
     ours = time_ours(OURS, subject(), runs, limits["fp32"], reference)
     check_equality(ours.equality)
     variants.append(ours)
+    if compiled:
+        variants.append(time_ours(f"{OURS}, compiled", compile_blocks(subject()), runs, limits["fp32"], reference))
     for name in limits:
         packed = subject()
         packed.pack(DTYPES[name])
-        if compiled:
-            compile_blocks(packed)
-        label = f"vargpt {name}, packed" + (", compiled" if compiled else "")
-        variants.append(time_ours(label, packed, runs, limits[name], reference))
+        variants.append(time_ours(f"vargpt {name}, packed", packed, runs, limits[name], reference))
         del packed
     about = {
         "size": f"{layout.width}x{layout.height}",
@@ -188,18 +206,17 @@ def scale_limits(config: VargptConfig, talks: bool, layout: ImageLayout, machine
     }
 
 
-def compile_blocks(subject: Subject) -> None:
-    """Fuses what lies between matrix products; shapes are free, so that all scales share one graph."""
+def compile_blocks(subject: Subject) -> Subject:
+    """Fuses what lies between matrix products, in place; shapes are free, so that scales share graphs."""
     for block in subject.generator.blocks:
         block.compile(dynamic=True)
+    return subject
 
 
 # -- timing ------------------------------------------------------------------------------------------------------------
 
 
-def time_plain(
-    subject: Subject, runs: int, limits: dict[str, list[float]]
-) -> tuple[VariantSpeed, tuple[PlainScale, ...]]:
+def time_plain(subject: Subject, runs: int, limits: Limits) -> tuple[VariantSpeed, tuple[PlainScale, ...]]:
     """The plain flow, and what it drew: the reference for every other variant."""
     reference = tuple(plain_draw(subject))
     decoder = plain_decoder(subject.image_tokenizer.decoder)
@@ -207,16 +224,16 @@ def time_plain(
     seconds = median_seconds(
         subject, runs, lambda: plain_draw(subject), lambda tokens: plain_decode(decoder, latents), reference[-1].tokens
     )
-    return VariantSpeed(PLAIN, seconds, limits, Equality(1.0, 0, 0.0), peak_memory()), reference
+    return VariantSpeed(PLAIN, seconds, *limits, Equality(1.0, 0, 0.0), peak_memory()), reference
 
 
 def time_ours(
-    name: str, subject: Subject, runs: int, limits: dict[str, list[float]], reference: tuple[PlainScale, ...]
+    name: str, subject: Subject, runs: int, limits: Limits, reference: tuple[PlainScale, ...]
 ) -> VariantSpeed:
     """A subject as it is, through the library's own code."""
     equality = compare(subject, reference)
     seconds = median_seconds(subject, runs, subject.draw, subject.image_tokenizer.decode, reference[-1].tokens)
-    return VariantSpeed(name, seconds, limits, equality, peak_memory())
+    return VariantSpeed(name, seconds, *limits, equality, peak_memory())
 
 
 @torch.no_grad()

@@ -90,6 +90,7 @@ def named(name: str) -> tuple[VargptConfig, bool]:
 
 def num_parameters(config: VargptConfig, talks: bool) -> int:
     """Weights of the organs that `Subject` builds, counted without memory for them."""
+    organs: list[nn.Module]
     with torch.device("meta"):
         organs = [VARGPT(config)] if talks else [make_generator(config.generator_config), tokenizer(config)]
     return sum(parameter.numel() for organ in organs for parameter in organ.parameters())

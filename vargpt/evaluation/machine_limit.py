@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -47,11 +47,16 @@ NO_WORK = Work(0, 0)
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured: operations per second in one dtype, bytes per second."""
+    """What was measured: operations per second in one dtype (of the fastest kernel), bytes per second."""
 
     flops_per_s: float
     bytes_per_s: float
     bytes_per_value: int
+    matmul_flops_per_s: float  # of torch.matmul, which is not always the fastest
+
+    def with_matmul(self) -> Machine:
+        """The same machine, if nothing multiplied faster than torch.matmul."""
+        return replace(self, flops_per_s=self.matmul_flops_per_s)
 
     def seconds(self, work: Work) -> float:
         """The least time: whichever takes longer of multiplying and reading, if both go on at once."""
@@ -64,14 +69,12 @@ def measure_machine(dtype: torch.dtype, device: torch.device | str = "cpu") -> M
     square = torch.randn(SIDE, SIDE, device=device).to(dtype)
     rows = torch.randn(ROWS, SIDE, device=device).to(dtype)
     packed = PackedLinear(nn.Linear(SIDE, SIDE, bias=False, device=device).requires_grad_(False), dtype)
-    best = max(
-        2 * SIDE**3 / fastest(lambda: square @ square, device),
-        2 * SIDE**2 * ROWS / fastest(lambda: packed(rows), device),
-    )
+    matmul = 2 * SIDE**3 / fastest(lambda: square @ square, device)
+    best = max(matmul, 2 * SIDE**2 * ROWS / fastest(lambda: packed(rows), device))
     source = torch.ones(BANDWIDTH_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     bandwidth = 2 * BANDWIDTH_BYTES / fastest(lambda: target.copy_(source), device)
-    return Machine(best, bandwidth, torch.empty(0, dtype=dtype).element_size())
+    return Machine(best, bandwidth, torch.empty(0, dtype=dtype).element_size(), matmul)
 
 
 @torch.no_grad()

@@ -44,7 +44,7 @@ def rotate(x_NLHE: Float[Tensor, "N L H E"], rotary: Rotary) -> Float[Tensor, "N
     x_NLHE = x_NLHE.to(torch.promote_types(x_NLHE.dtype, torch.float32))
     cos, sin = (part.to(x_NLHE.dtype)[:, None] for part in rotary)
     pairs = x_NLHE.unflatten(-1, (-1, 2))
-    if x_NLHE.device.type == "cpu":
+    if x_NLHE.device.type == "cpu" and not torch.compiler.is_compiling():  # which fuses passes, but no complex ones
         turned = torch.view_as_complex(pairs.contiguous()) * torch.complex(cos, sin)
         return torch.view_as_real(turned).flatten(-2)
     even, odd = pairs.unbind(-1)

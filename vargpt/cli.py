@@ -276,15 +276,32 @@ def evaluate_storybook(
 
 @app.command()
 def bench(
-    runs: Annotated[int, typer.Option(help="Turns of which the median is taken.")] = 5,
+    runs: Annotated[int, typer.Option(help="Turns (or drawings) of which the median is taken.")] = 5,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Pictures drawn together.")] = 8,
     out: Annotated[Path | None, typer.Option(help="Also write the numbers here, as JSON.")] = None,
     model: ModelOption = None,
     device: DeviceOption = "auto",
+    architecture: Annotated[
+        str | None, typer.Option("--architecture", help="A published architecture on random weights, as infinity-125m.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="With --architecture: WIDTHxHEIGHT in pixels [256x256].")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="With --architecture: fp32, or bf16 beside it.")] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="With --architecture: also through torch.compile.")
+    ] = False,
 ) -> None:
-    """Measure how fast the model is on this machine."""
+    """Measure how fast the model is on this machine, or how fast a published architecture could be on it."""
     from rich.table import Table
 
+    if architecture is not None:
+        if model is not None:
+            raise ValueError("--architecture has random weights: leave --model out")
+        bench_architecture(architecture, size or "256x256", dtype or "fp32", runs, device, compiled, out)
+        return
+    if size is not None or dtype is not None or compiled:
+        raise ValueError("--size, --dtype and --compile go with --architecture; a model folder has its own")
     from vargpt.evaluation.report import speed_lines
     from vargpt.evaluation.speed import measure_speed
 
@@ -356,6 +373,21 @@ def quiet_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def bench_architecture(
+    name: str, size: str, dtype: str, runs: int, device: str, compiled: bool, out: Path | None
+) -> None:
+    """Times a published architecture and prints one table of variants and one of scales."""
+    from vargpt.evaluation.architecture_report import scale_table, variant_table
+    from vargpt.evaluation.architecture_speed import measure_architecture
+    from vargpt.loading import resolve_device
+
+    chosen = str(resolve_device(device))
+    speed = measure_architecture(name, parse_size(size), dtype, runs, chosen, compiled)
+    for table in (variant_table(speed), scale_table(speed)):
+        console().print(table)
+    write_json(out, speed.as_json())
 
 
 def watched(steps: Iterator[Progress | Report]) -> Report:

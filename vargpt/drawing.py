@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from vargpt.backbone.merge import Condition, PlaceholderIds, branch_keys, continued_mask, merged_grids, rope_positions
+from vargpt.packing import pack_linears
 from vargpt.sampling import check_image_sampling
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens
 
@@ -78,6 +79,17 @@ class DrawingMixin:
     start_state: Any
     placeholders: PlaceholderIds
     embed: Callable[..., Tensor]
+
+    def pack(self, dtype: torch.dtype = torch.float32) -> None:
+        """Lays the weights out for drawing on this CPU, in place; the model can then be run, but not trained or saved.
+
+        In bfloat16, factors of matrix products are rounded, and nothing else (`NextScaleGenerator.pack`); the decoder
+        computes in bfloat16 throughout, the encoder stays as it is.
+        """
+        self.generator.pack(dtype)
+        for name in ("language_model", "projector_in", "projector_out"):
+            setattr(self, name, pack_linears(getattr(self, name), dtype, torch.float32))
+        self.image_tokenizer.decoder.to(dtype)
 
     @torch.no_grad()
     def extend(

@@ -99,17 +99,17 @@ def peak_memory() -> float | None:
 
 def organ_seconds(engine: ChatEngine, work: Callable[[], Any]) -> dict[str, float]:
     """Seconds that each organ takes while `work` runs, without what other organs do for it, and REST."""
-    clock = _Clock(engine.device)
+    clock = Clock(engine.device)
     with ExitStack() as stack:
         for organ, methods in ORGANS.items():
             for module, method in methods:
-                stack.enter_context(_timed(getattr(engine.model, module), method, clock, organ))
+                stack.enter_context(timed(getattr(engine.model, module), method, clock, organ))
         with clock.inside(REST):
             work()
     return {organ: clock.seconds[organ] for organ in (*ORGANS, REST)}
 
 
-class _Clock:
+class Clock:
     """Exclusive times: entering an organ stops the clock of the one that called it."""
 
     def __init__(self, device: torch.device) -> None:
@@ -130,7 +130,7 @@ class _Clock:
 
     def _turn(self) -> None:
         """Book the time since the last turn on the organ at work."""
-        _wait(self._device)
+        wait_for(self._device)
         now = time.perf_counter()
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
@@ -138,23 +138,23 @@ class _Clock:
 
 
 @contextmanager
-def _timed(module: nn.Module, name: str, clock: _Clock, organ: str) -> Iterator[None]:
+def timed(module: nn.Module, name: str, clock: Clock, organ: str) -> Iterator[None]:
     """Books the calls of a method on an organ; of a generator, the time until each value."""
     method = getattr(module, name)
 
-    def timed(*args: Any, **kwargs: Any) -> Any:
+    def clocked(*args: Any, **kwargs: Any) -> Any:
         with clock.inside(organ):
             result = method(*args, **kwargs)
         return _steps(result, clock, organ) if isinstance(result, GeneratorType) else result
 
-    setattr(module, name, timed)
+    setattr(module, name, clocked)
     try:
         yield
     finally:
         delattr(module, name)
 
 
-def _steps(values: Iterator[Any], clock: _Clock, organ: str) -> Iterator[Any]:
+def _steps(values: Iterator[Any], clock: Clock, organ: str) -> Iterator[Any]:
     while True:
         with clock.inside(organ):
             value = next(values, None)
@@ -203,11 +203,11 @@ def _text_rate(engine: ChatEngine, request: ChatRequest) -> float:
 def _seconds(engine: ChatEngine, work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
-    _wait(engine.device)
+    wait_for(engine.device)
     return time.perf_counter() - started
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
     """Accelerators work behind our back; wait until they have done what they were told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

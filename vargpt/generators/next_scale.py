@@ -31,6 +31,7 @@ from vargpt.generators.schedules import (
     level_ids,
     positions_2d,
 )
+from vargpt.packing import pack_linears
 from vargpt.sampling import at_scale, guide, sample
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens, TokenCodec
 
@@ -267,6 +268,16 @@ class NextScaleGenerator(ImageGenerator):
 
     # -- drawing ---------------------------------------------------------------------------------------------------
 
+    def pack(self, dtype: torch.dtype = torch.float32) -> None:
+        """Lays the weights of the blocks out for this CPU, in place; the generator can then draw, but no longer learn.
+
+        In bfloat16 the factors of matrix products are rounded; the residual stream, norms, attention and the head,
+        on which the signs of the bits depend, stay in float32.
+        """
+        for name in ("blocks", "memory_proj", "slot_proj"):
+            if hasattr(self, name):
+                setattr(self, name, pack_linears(getattr(self, name), dtype, torch.float32))
+
     @torch.no_grad()
     def generate(
         self,
@@ -286,7 +297,7 @@ class NextScaleGenerator(ImageGenerator):
             raise ValueError("given scales must have the layout and the number of images that are to be drawn")
         num_branches, device = len(context.branches), self.null_memory.device
         memory = self.memory(context.branches, len(rngs))
-        cache = DrawCache([LayerCache() for _ in self.blocks])
+        cache = DrawCache([LayerCache(layout.num_tokens) for _ in self.blocks])
         cos, sin = self._rotary(layout, device)
         levels, offsets = level_ids(layout, device), layout.offsets
         guided_layer = len(self.blocks) + sampling.guidance_layer if sampling.guidance_layer < 0 else None

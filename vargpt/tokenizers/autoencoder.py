@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vargpt.tokenizers.strips import doubled_conv, is_large, swish_conv
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -68,9 +70,14 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, hidden_NCHW: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D H W"]:
-        residual_NCHW = self.conv1(F.silu(self.norm1(hidden_NCHW)))
-        residual_NCHW = self.conv2(F.silu(self.norm2(residual_NCHW)))
-        return self.shortcut(hidden_NCHW) + residual_NCHW
+        if is_large(hidden_NCHW):
+            residual_NCHW = swish_conv(hidden_NCHW, self.norm1, self.conv1)
+            return swish_conv(residual_NCHW, self.norm2, self.conv2, self.shortcut(hidden_NCHW))
+        reuse = not torch.is_grad_enabled()
+        residual_NCHW = self.conv1(F.silu(self.norm1(hidden_NCHW), inplace=reuse))
+        residual_NCHW = self.conv2(F.silu(self.norm2(residual_NCHW), inplace=reuse))
+        shortcut_NCHW = self.shortcut(hidden_NCHW)
+        return residual_NCHW.add_(shortcut_NCHW) if reuse else shortcut_NCHW + residual_NCHW
 
 
 class GridAttention(nn.Module):
@@ -128,6 +135,8 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, hidden_NCHW: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C H W"]:
+        if not torch.is_grad_enabled():
+            return doubled_conv(hidden_NCHW, self.conv)
         return self.conv(F.interpolate(hidden_NCHW, scale_factor=2.0, mode="nearest"))
 
 
@@ -222,7 +231,10 @@ class Decoder(nn.Module):
         hidden_NCHW = self.middle(self.conv_in(features_NdHW))
         for level in self.levels:
             hidden_NCHW = level(hidden_NCHW)
-        pixels_NCHW = self.conv_out(F.silu(self.norm_out(hidden_NCHW)))
+        if is_large(hidden_NCHW):
+            pixels_NCHW = swish_conv(hidden_NCHW, self.norm_out, self.conv_out)
+        else:
+            pixels_NCHW = self.conv_out(F.silu(self.norm_out(hidden_NCHW)))
         pixels_NCHW = pixels_NCHW if self.patch_size == 1 else F.pixel_shuffle(pixels_NCHW, self.patch_size)
         if self.linear is None:
             return pixels_NCHW

@@ -257,7 +257,8 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
 
     def decode(self, tokens: ImageTokens) -> Float[Tensor, "N 3 H W"]:
         codes_NdHW = self._summed(tokens.grids, tokens.layout)
-        return self.decoder(to_channels_last(codes_NdHW.to(self.dtype))).clamp(-1, 1)
+        dtype = self.decoder.conv_in.weight.dtype  # may be less precise than the encoder, on which bits depend
+        return self.decoder(to_channels_last(codes_NdHW.to(dtype))).clamp(-1, 1)
 
     def latents(self, tokens: ImageTokens) -> Float[Tensor, "N h w d"]:
         return fold(self._summed(tokens.grids, tokens.layout).permute(0, 2, 3, 1), self.patch)

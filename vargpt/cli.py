@@ -291,10 +291,16 @@ def bench(
     compiled: Annotated[
         bool, typer.Option("--compile", help="With --architecture: also through torch.compile.")
     ] = False,
+    checkpoint: Annotated[
+        float | None, typer.Option("--checkpoint", help="Instead: load a random published checkpoint of so many GB.")
+    ] = None,
 ) -> None:
     """Measure how fast the model is on this machine, or how fast a published architecture could be on it."""
     from rich.table import Table
 
+    if checkpoint is not None:
+        bench_loading(checkpoint, out)
+        return
     if architecture is not None:
         if model is not None:
             raise ValueError("--architecture has random weights: leave --model out")
@@ -373,6 +379,24 @@ def quiet_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def bench_loading(gigabytes: float, out: Path | None) -> None:
+    """Times the loading of a checkpoint made for it, and says how much memory that took at its height."""
+    from tempfile import TemporaryDirectory
+
+    from vargpt.evaluation.loading_speed import measure_loading, write_random_checkpoint
+
+    if not 1 <= gigabytes <= 100:
+        raise ValueError(f"--checkpoint is a size in GB from 1 to 100, got {gigabytes:g}")
+    with TemporaryDirectory() as folder:
+        write_random_checkpoint(Path(folder), round(gigabytes * 1e9))
+        speed = measure_loading(Path(folder))
+    console().print(
+        f"{speed.weight_bytes / 1e9:.2f} GB of weights loaded in {speed.seconds:.1f} s; "
+        f"memory at its height {speed.peak_share:.2f} times the weights"
+    )
+    write_json(out, speed.as_json())
 
 
 def bench_architecture(

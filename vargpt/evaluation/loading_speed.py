@@ -34,16 +34,22 @@ PUBLISHED: dict[str, Any] = {  # as published, with a language model of Qwen2's 
 }  # fmt: skip
 DECODER = {"hidden_size": 1024, "num_layers": 16, "num_heads": 8, "mlp_ratio": 4.0, "memory_size": 1024}
 LOAD = """
-import json, resource, sys, time
+import json, re, resource, sys, time
 import torch
 from pathlib import Path
 from vargpt.loading import read_published_model
-unit = 1 if sys.platform == "darwin" else 1024
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+def highest():
+    status = Path("/proc/self/status")  # Linux counts the memory of the parent process into ru_maxrss
+    if status.is_file():
+        return int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+before = highest()
 start = time.perf_counter()
 model = read_published_model(Path(sys.argv[1]), torch.bfloat16, torch.device("cpu"))
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before
+peak = highest() - before
 weights = sum(p.numel() * p.element_size() for p in model.parameters())
 print(json.dumps({"seconds": seconds, "peak_bytes": peak, "weight_bytes": weights}))
 """

@@ -27,6 +27,9 @@ def main(address: str, path: Path) -> None:
             page.wait_for_timeout(2000)
             page.locator("#stop-button").wait_for(state="hidden", timeout=120_000)
             page.wait_for_timeout(2000)
+        page.mouse.move(450, 600)
+        page.mouse.wheel(0, -10_000)  # the page shows the last turn; here all of them are wanted
+        page.wait_for_timeout(1000)
         path.parent.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=str(path))
         browser.close()

@@ -191,7 +191,7 @@ def test_guidance_reaches_beyond_the_length_of_the_published_null(repository) ->
 
 
 def test_wrong_repositories_are_refused_with_what_is_wrong(broken) -> None:
-    rewrite(broken, image_token_id=5)
+    rewrite(broken, image_token_id=7)
     with pytest.raises(ValueError, match="disagree on control tokens"):
         load(broken, device="cpu")
     (broken / "tokenizer.json").unlink()

@@ -14,14 +14,13 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from rich.console import Console
 
     from vargpt.chat.album import Artist
     from vargpt.chat.engine import ChatEngine
     from vargpt.chat.painter import Order
-    from vargpt.evaluation.base import Progress, Report
     from vargpt.types import ChatRequest, ImageSampling, Message, TurnFinished
 
 REFUSED, MISTAKE = 1, 2
@@ -165,13 +164,14 @@ def draw(
     """Draw a picture, or a whole file of wishes. Exit code 1: the model answered in words only."""
     from vargpt.chat.album import read_prompts
     from vargpt.chat.painter import Order
+    from vargpt.sampling import changed_sampling
     from vargpt.types import Message
 
     if (prompt is None) == (from_file is None):
         raise ValueError("say what to draw, as in: vargpt draw 'a red car'; or name a file of wishes with --from")
     prompts = [] if from_file is None else read_prompts(from_file)
     order = Order.of(model, variant, negative, text_encoder, vae)
-    sampling = image_sampling(guidance, temperature, top_p, order.sampling)
+    sampling = changed_sampling(order.sampling, guidance, temperature, top_p)
     template = drawing_request((), seed, n, size, sampling, force)
     check_size(order, template.size)
     options = loading(device, dtype, quantize, offload)
@@ -202,10 +202,11 @@ def edit(
     """Draw a changed copy of a picture. Exit code 1: the model answered in words only."""
     from vargpt.chat.pictures import open_picture
     from vargpt.loading import OUTLINE, default_sampling, resolve_model
+    from vargpt.sampling import changed_sampling
     from vargpt.types import Message
 
     default = default_sampling(resolve_model(model, OUTLINE))
-    sampling = image_sampling(guidance, temperature, top_p, default)
+    sampling = changed_sampling(default, guidance, temperature, top_p)
     template = drawing_request((), seed, n, size, sampling, force)
     options = loading(device, dtype, quantize, offload)
     message = Message.of("user", open_picture(image), instruction)
@@ -257,6 +258,7 @@ def evaluate_storybook(
     from data_recipes.storybook.judge import Judge
     from data_recipes.storybook.scoring import Storybook
     from vargpt.evaluation import report, storybook
+    from vargpt.evaluation.commands import watched, write_json
     from vargpt.evaluation.sheets import Gallery
 
     world = Storybook(Judge())
@@ -298,13 +300,17 @@ def bench(
     """Measure how fast the model is on this machine, or how fast a published architecture could be on it."""
     from rich.table import Table
 
+    from vargpt.evaluation.commands import load_checkpoint, time_architecture, write_json
+
     if checkpoint is not None:
-        bench_loading(checkpoint, out)
+        console().print(load_checkpoint(checkpoint, out))
         return
     if architecture is not None:
         if model is not None:
             raise ValueError("--architecture has random weights: leave --model out")
-        bench_architecture(architecture, size or "256x256", dtype or "fp32", runs, device, compiled, out)
+        chosen = parse_size(size or "256x256")
+        for part in time_architecture(architecture, chosen, dtype or "fp32", runs, device, compiled, out):
+            console().print(part)
         return
     if size is not None or dtype is not None or compiled:
         raise ValueError("--size, --dtype and --compile go with --architecture; a model folder has its own")
@@ -381,83 +387,10 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def bench_loading(gigabytes: float, out: Path | None) -> None:
-    """Times the loading of a checkpoint made for it, and says how much memory that took at its height."""
-    from tempfile import TemporaryDirectory
-
-    from vargpt.evaluation.loading_speed import measure_loading, write_random_checkpoint
-
-    if not 1 <= gigabytes <= 100:
-        raise ValueError(f"--checkpoint is a size in GB from 1 to 100, got {gigabytes:g}")
-    with TemporaryDirectory() as folder:
-        write_random_checkpoint(Path(folder), round(gigabytes * 1e9))
-        speed = measure_loading(Path(folder))
-    console().print(
-        f"{speed.weight_bytes / 1e9:.2f} GB of weights loaded in {speed.seconds:.1f} s; "
-        f"memory at its height {speed.peak_share:.2f} times the weights"
-    )
-    write_json(out, speed.as_json())
-
-
-def bench_architecture(
-    name: str, size: str, dtype: str, runs: int, device: str, compiled: bool, out: Path | None
-) -> None:
-    """Times a published architecture and prints one table of variants and one of scales."""
-    from vargpt.evaluation.architecture_report import scale_table, variant_table
-    from vargpt.evaluation.architecture_speed import measure_architecture
-    from vargpt.loading import resolve_device
-
-    chosen = str(resolve_device(device))
-    speed = measure_architecture(name, parse_size(size), dtype, runs, chosen, compiled)
-    for table in (variant_table(speed), scale_table(speed)):
-        console().print(table)
-    write_json(out, speed.as_json())
-
-
-def watched(steps: Iterator[Progress | Report]) -> Report:
-    """A progress bar until the report is there."""
-    from tqdm import tqdm
-
-    from vargpt.evaluation.base import Progress
-
-    with tqdm(unit="case", file=sys.stderr) as bar:
-        for step in steps:
-            if not isinstance(step, Progress):
-                return step
-            bar.total = step.total
-            bar.set_description(step.task, refresh=False)
-            bar.update(step.done - bar.n)
-    raise AssertionError("an evaluation ends with its report")
-
-
-def write_json(path: Path | None, content: dict[str, Any]) -> None:
-    import json
-
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def checked_seed(seed: int | None) -> int:
     from vargpt.chat.terminal import new_seed, parse_seed
 
     return new_seed() if seed is None else parse_seed(str(seed))
-
-
-def image_sampling(
-    guidance: float | None, temperature: float | None, top_p: float | None, default: ImageSampling | None = None
-) -> ImageSampling:
-    """The model's defaults, with what was given on the command line."""
-    from dataclasses import replace
-
-    from vargpt.sampling import check_image_sampling
-    from vargpt.types import ImageSampling
-
-    given: dict[str, Any] = {"guidance_scale": guidance, "temperature": temperature, "top_p": top_p}
-    given = {name: value for name, value in given.items() if value is not None}
-    sampling = replace(default or ImageSampling(), **given)
-    check_image_sampling(sampling)
-    return sampling
 
 
 def drawing_request(

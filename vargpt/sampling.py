@@ -8,6 +8,8 @@ Shape legend: G guidance branches, N rows, V choices.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -36,6 +38,20 @@ def check_image_sampling(sampling: ImageSampling) -> None:
             raise ValueError(f"top_p must lie in (0, 1], got {value}")
         if any(not 0 <= item < float("inf") for item in values):
             raise ValueError(f"{name} must be a finite number >= 0, got {value}")
+
+
+def changed_sampling(
+    default: ImageSampling, guidance: float | None, temperature: float | None, top_p: float | None
+) -> ImageSampling:
+    """A model's own settings, with what somebody gave instead.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+    given: dict[str, Any] = {"guidance_scale": guidance, "temperature": temperature, "top_p": top_p}
+    sampling = replace(default, **{name: value for name, value in given.items() if value is not None})
+    check_image_sampling(sampling)
+    return sampling
 
 
 def check_text_sampling(sampling: TextSampling) -> None:

@@ -31,7 +31,8 @@ def test_a_random_checkpoint_is_sharded_complete_and_loads(tmp_path) -> None:
     files = sorted(tmp_path.glob("*.safetensors"))
     assert len(files) > 3 and sum(file.stat().st_size for file in files) > 10_000_000
     stored = {name: value for file in files for name, value in load_file(file).items()}
-    assert {value.dtype for value in stored.values() if value.is_floating_point()} == {torch.bfloat16}
+    floats = {name: value for name, value in stored.items() if value.is_floating_point() and "ln_q" not in name}
+    assert {value.dtype for value in floats.values()} == {torch.bfloat16}
     model = read_published_model(tmp_path, torch.bfloat16, torch.device("cpu"))
     assert model.config.text_config.num_hidden_layers == config.text_config.num_hidden_layers > 1
     again = dict(vargpt_map(config, CHUNKS).export(model.named_parameters()))

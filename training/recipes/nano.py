@@ -34,7 +34,7 @@ from training.state import AveragedWeights
 from training.tokenizer import load_tokenizer, recipe_named
 from training.tokenizer import train as train_tokenizer
 from vargpt.chat.engine import ChatEngine
-from vargpt.loading import save
+from vargpt.loading import load, save
 from vargpt.model import VARGPT
 from vargpt.presets import nano as nano_config
 from vargpt.processing import VargptProcessor, square_image_processor, train_text_tokenizer
@@ -207,29 +207,55 @@ def learn_language(model: VARGPT, processor: VargptProcessor, run_dir: Path, bud
     return finished.done
 
 
-def run_nano(
-    run_dir: Path, settings: SftSettings, minutes: float | None = None, tokenizer_dir: Path | None = None
-) -> tuple[VARGPT, VargptProcessor, Finished] | None:
-    """All stages. Returns the model with its trained (not averaged) weights and how fine-tuning ended.
-
-    None if the time was over before fine-tuning began.
-    """
-    budget = Budget(minutes)
+def learn_from_nothing(
+    run_dir: Path, seed: int, budget: Budget, tokenizer_dir: Path | None
+) -> tuple[VARGPT, VargptProcessor] | None:
+    """The stages before fine-tuning; None if the time was over before their end."""
     if tokenizer_dir is None:
         tokenizer_dir = run_dir / "image_tokenizer"
         if not learn_image_tokenizer(tokenizer_dir, budget):
             return None
     processor = make_processor(run_dir / "processor")
-    model = make_model(processor, tokenizer_dir / "tokenizer.safetensors", settings.loop.seed)
+    model = make_model(processor, tokenizer_dir / "tokenizer.safetensors", seed)
     if steps_done(run_dir) == 0 and not learn_language(model, processor, run_dir / "language", budget):
         return None
+    return model, processor
+
+
+def run_nano(
+    run_dir: Path,
+    settings: SftSettings,
+    minutes: float | None = None,
+    tokenizer_dir: Path | None = None,
+    start_from: Path | None = None,
+    first_sample: int = 0,
+) -> tuple[VARGPT, VargptProcessor, Finished] | None:
+    """All stages. Returns the model with its trained (not averaged) weights and how fine-tuning ended.
+
+    With `start_from`, a model folder (the shipped nano, say) is trained further instead of a fresh model; the stream
+    then goes on at `first_sample`. None if the time was over before fine-tuning began.
+    """
+    budget = Budget(minutes)
+    if start_from is not None:
+        begun: tuple[VARGPT, VargptProcessor] | None = load(start_from, device="cpu", dtype="float32")
+    else:
+        begun = learn_from_nothing(run_dir, settings.loop.seed, budget, tokenizer_dir)
+    if begun is None:
+        return None
+    model, processor = begun
+
+    def later_messages(sample_id: int) -> tuple[Message, ...]:
+        return messages_of(first_sample + sample_id)
+
+    def later_texts(sample_id: int) -> tuple[Message, ...]:
+        return more_language(first_sample + sample_id)
 
     def on_sample(trained: nn.Module, step: int) -> None:
         assert isinstance(trained, VARGPT)
         save_samples(trained, processor, run_dir / "samples" / f"step_{step:06d}.png")
 
     settings = dataclasses.replace(settings, loop=budget.of(settings.loop))
-    return model, processor, train(model, processor, messages_of, settings, run_dir, on_sample, more_language)
+    return model, processor, train(model, processor, later_messages, settings, run_dir, on_sample, later_texts)
 
 
 def export(model: VARGPT, processor: VargptProcessor, ema: AveragedWeights | None, path: Path) -> None:
@@ -245,6 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.recipes.nano", description="Train nano from nothing.")
     parser.add_argument("--run-dir", type=Path, default=Path("runs/nano"))
     parser.add_argument("--tokenizer-dir", type=Path, help="a finished tokenizer run (default: inside the run dir)")
+    parser.add_argument("--start-from", type=Path, help="train this model folder further, not a fresh model")
+    parser.add_argument("--first-sample", type=int, default=0, help="where its stream of conversations goes on")
     parser.add_argument("--export", type=Path, help="model directory to write (default: model/ in the run dir)")
     parser.add_argument("--minutes", type=float, help="stop (and save) after this long; the schedule stays in steps")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
@@ -254,7 +282,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = apply_overrides(nano_sft(), chosen.set)
     except ValueError as error:
         parser.error(str(error))
-    ended = run_nano(chosen.run_dir, settings, chosen.minutes, chosen.tokenizer_dir)
+    ended = run_nano(
+        chosen.run_dir, settings, chosen.minutes, chosen.tokenizer_dir, chosen.start_from, chosen.first_sample
+    )
     if ended is None or not ended[2].done:
         logger.info("stopped before the end; the same command continues")
     if ended is not None:

@@ -193,7 +193,7 @@ def installed_version(name: str) -> str | None:
 
 
 def gigabytes(size: int) -> str:
-    return f"{size / GIGABYTE:.1f} GB"
+    return f"{size / GIGABYTE:.1f} GB" if size >= GIGABYTE else megabytes(size)
 
 
 def megabytes(size: int) -> str:

@@ -129,7 +129,6 @@ def load(
     """
     path, where = resolve_model(name), resolve_device(device)
     check_quantization(quantization, offload)
-    model_config(path)  # another kind of model is refused by name
     read = load_published if is_published(path) else load_own
     model, processor = read(path, resolve_dtype(dtype, where), torch.device("cpu") if offload else where, quantization)
     processor.check_model(model.config)
@@ -162,8 +161,17 @@ def load_own(
 
 
 def is_published(path: Path) -> bool:
-    """Whether a directory holds a model under its published names (VARGPT-v1.1)."""
-    return read_config(path).get("model_type") == PUBLISHED_TYPE
+    """Whether a directory holds a model under its published names (VARGPT-v1.1).
+
+    Raises:
+        ValueError: it holds another kind of model, or a damaged config.
+    """
+    found = read_config(path).get("model_type")
+    if found not in (VargptConfig.model_type, PUBLISHED_TYPE):
+        raise ValueError(
+            f"{path} holds a model of type {found!r}; vargpt knows {VargptConfig.model_type!r} and {PUBLISHED_TYPE!r}"
+        )
+    return found == PUBLISHED_TYPE
 
 
 def default_sampling(path: Path) -> ImageSampling:
@@ -198,19 +206,13 @@ def model_config(path: Path) -> VargptConfig:
     Raises:
         ValueError: it is damaged, or of another kind of model.
     """
-    published = read_config(path)
     if not is_published(path):
-        if published.get("model_type") != VargptConfig.model_type:
-            raise ValueError(
-                f"{path} holds a model of type {published.get('model_type')!r}; vargpt knows "
-                f"{VargptConfig.model_type!r} and {PUBLISHED_TYPE!r}"
-            )
         return VargptConfig.from_pretrained(path)
     try:
         decoder, autoencoder, _ = organs_from_shapes(read_shapes(weight_files(path)))
     except FileNotFoundError:  # the list of the weights alone: the sizes that were published
         decoder, autoencoder = None, None
-    return config_from_published(published, decoder, autoencoder)
+    return config_from_published(read_config(path), decoder, autoencoder)
 
 
 def load_published(

@@ -60,14 +60,12 @@ class Painter:
         model_name: for people: file metadata.
         model_hash: of the weights, for file metadata.
         negative_prompt: what all pictures are led away from; None = the learned null.
-        sampling: how pictures are drawn unless a request says otherwise.
     """
 
     model: TextToImage
     model_name: str = "text-to-image"
     model_hash: str | None = None
     negative_prompt: str | None = None
-    sampling: ImageSampling = ImageSampling()
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -82,7 +80,7 @@ class Painter:
     ) -> Painter:
         """The painter of a published model; arguments and errors as for `load_text_to_image`."""
         model = load_text_to_image(found.name, found.variant_name, device, dtype, text_encoder, vae)
-        return cls(model, found.model_name, fingerprint(found, vae), negative_prompt, found.variant.sampling)
+        return cls(model, found.model_name, fingerprint(found, vae), negative_prompt)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -125,7 +123,7 @@ class Painter:
         if not 1 <= request.n <= MAX_PICTURES:
             raise ValueError(f"n, the number of pictures, must lie between 1 and {MAX_PICTURES}, got {request.n}")
         self.model.config.layout(request.size)
-        self.model.check([messages[0].text], [request.seed], request.image_sampling or self.sampling)
+        self.model.check([messages[0].text], [request.seed], request.image_sampling or self.model.config.sampling)
 
     def _stream(self, request: ChatRequest, previews: bool, cancel: threading.Event | None) -> Iterator[ChatEvent]:
         with closing(self._paint([request], previews, cancel)) as events:  # type: ignore[type-var]
@@ -137,7 +135,7 @@ class Painter:
     ) -> Iterator[tuple[int, ChatEvent]]:
         waiting = [
             Canvas(row, index, request.messages[0].text, request.seed + index,
-                   self.model.config.layout(request.size), request.image_sampling or self.sampling)
+                   self.model.config.layout(request.size), request.image_sampling or self.model.config.sampling)
             for row, request in enumerate(requests)
             for index in range(request.n)
         ]  # fmt: skip

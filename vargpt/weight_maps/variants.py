@@ -7,7 +7,7 @@ Source: the repository FoundationVision/Infinity, its files and the settings tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -88,16 +88,8 @@ INFINITY: dict[str, Variant] = {
         default_size="1024x1024",
         sampling=ImageSampling(guidance_scale=3.0, temperature=1.0, top_p=0.97),
     ),
-    "8b-512": Variant(
-        weights="infinity_8b_512x512_weights",
-        autoencoder=("infinity_vae_d56_f8_14_patchify.pth",),
-        generator_config=drawn_by(hidden_size=3584, num_layers=40, num_heads=28, num_bits=56),
-        image_tokenizer_config=D56,
-        num_chunks=8,
-        default_size="512x512",
-        sampling=ImageSampling(guidance_scale=3.0, temperature=1.0, top_p=0.97),
-    ),
 }
+INFINITY["8b-512"] = replace(INFINITY["8b"], weights="infinity_8b_512x512_weights", default_size="512x512")
 
 
 def variants_in(folder: Path) -> list[str]:

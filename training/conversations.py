@@ -34,6 +34,7 @@ class BatchSettings:
     """How samples become batches. `read_back_rate` is the share of samples that end with a picture in which that
     picture is also read back through the ViT and the turn is closed (the others stop after the slots: cheaper). Of a
     long conversation at most `max_drawn` pictures, the last one among them, are learnt; the others are only read back.
+    In one pool of `all_slots_every` do all slots of a picture pass the language model, in the others the first alone.
     `text_only` leaves all pictures out. `texts_per_pool` conversations without pictures, of a stream of their own, join
     every pool: they cost a twentieth of the others and keep language learning.
     """
@@ -43,15 +44,16 @@ class BatchSettings:
     batches_per_pool: int = 8
     read_back_rate: float = 0.2
     max_drawn: int = 2
+    all_slots_every: int = 1
     text_only: bool = False
-    slot_cost: float = 2.0  # work of an image slot (it also passes the generator), in text tokens
+    generator_cost: float = 1.5  # work of an image token in the generator, in tokens of the language model
     num_workers: int = 1
     seed: int = 0
 
 
-def cost(encoded: EncodedConversation, num_slots: int, slot_cost: float) -> float:
-    """Work of one row, in text tokens."""
-    return len(encoded.input_ids) + len(encoded.drawn) * num_slots * (slot_cost - 1)
+def cost(encoded: EncodedConversation, num_tokens: int, generator_cost: float) -> float:
+    """Work of one row, in tokens of the language model; `num_tokens` of a drawn picture."""
+    return len(encoded.input_ids) + len(encoded.drawn) * num_tokens * generator_cost
 
 
 def cut_evenly(costs: Sequence[float], num_batches: int) -> list[list[int]]:
@@ -123,6 +125,7 @@ class Conversations(IterableDataset):
     def pool_batches(self, pool: int) -> list[Batch]:
         """The batches of one pool, in an order of its own."""
         settings, rng = self.settings, random.Random(f"{self.settings.seed}-{pool}")
+        num_slots = 1 if (pool + 1) % settings.all_slots_every else self.num_slots
         first = pool * settings.pool_size
         rows = []
         for sample_id in range(first, first + settings.pool_size):
@@ -131,20 +134,22 @@ class Conversations(IterableDataset):
             with_slots = self.learnt_pictures(messages, rng)
             rows.append(
                 self.processor.conversation_ids(
-                    messages, self.num_slots, cut_last_picture=cut, with_slots=with_slots, text_only=settings.text_only
+                    messages, num_slots, cut_last_picture=cut, with_slots=with_slots, text_only=settings.text_only
                 )
             )
         if self.make_texts is not None:
             count = settings.texts_per_pool
             texts = (self.make_texts(text_id) for text_id in range(pool * count, (pool + 1) * count))
-            rows += [self.processor.conversation_ids(text, self.num_slots, text_only=True) for text in texts]
-        costs = [cost(row, self.num_slots, settings.slot_cost) for row in rows]
+            rows += [self.processor.conversation_ids(text, num_slots, text_only=True) for text in texts]
+        costs = [cost(row, self.num_slots, settings.generator_cost) for row in rows]
         groups = cut_evenly(costs, settings.batches_per_pool)
         rng.shuffle(groups)
         return [collate([rows[index] for index in group], self.processor) for group in groups]
 
     def learnt_pictures(self, messages: Sequence[Message], rng: random.Random) -> set[int]:
         """Which drawn pictures get slots: the last one and others by chance, `max_drawn` at most."""
+        if self.settings.max_drawn == 0:
+            return set()
         count = sum(len(message.images) for message in messages if message.role == "assistant")
         others = rng.sample(range(count - 1), min(max(count - 1, 0), self.settings.max_drawn - 1)) if count else []
         return {*others, count - 1}

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from training.optimizers import Optimizer, adamw, muon
 from training.state import AveragedWeights, load_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class LoopSettings:
     learning_rate: float
     warmup_steps: int = 100
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    optimizer: Literal["adamw", "muon"] = "adamw"
     final_lr_ratio: float = 0.05
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
@@ -63,6 +65,8 @@ class LoopSettings:
     def __post_init__(self) -> None:
         if self.schedule not in ("cosine", "linear", "constant"):
             raise ValueError(f"schedule is 'cosine', 'linear' or 'constant', got {self.schedule!r}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer is 'adamw' or 'muon', got {self.optimizer!r}")
         if self.autocast not in ("bf16", "none"):
             raise ValueError(f"autocast is 'bf16' or 'none', got {self.autocast!r}")
         if self.total_steps < 1 or not 0 <= self.ema_decay < 1:
@@ -167,7 +171,7 @@ def run(
 def train_step(
     settings: LoopSettings,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     compute_loss: ComputeLoss,
     batch: Batch,
     step: int,
@@ -187,14 +191,10 @@ def train_step(
     return loss_value, {name: float(value) for name, value in metrics.items()}, grad_norm
 
 
-def make_optimizer(model: nn.Module, settings: LoopSettings) -> torch.optim.AdamW:
-    """AdamW without decay on vectors (norms, biases) and embedding tables."""
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    parameters = trained_parameters(model)
-    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in embeddings]
-    plain = [p for p in parameters if p.ndim <= 1 or id(p) in embeddings]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+def make_optimizer(model: nn.Module, settings: LoopSettings) -> Optimizer:
+    """The optimiser that the settings name, over what learns."""
+    make = {"adamw": adamw, "muon": muon}[settings.optimizer]
+    return make(model, trained_parameters(model), settings.learning_rate, settings.weight_decay, settings.betas)
 
 
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
+from transformers.models.qwen2_vl.modeling_qwen2_vl import VisionAttention
 
 from vargpt.generators.blocks import CrossAttention, SelfAttention
 from vargpt.model import VARGPT
@@ -56,12 +57,38 @@ def transformers_attention(
     return out.transpose(1, 2).contiguous(), None
 
 
+class QuickVisionAttention(VisionAttention):
+    """The ViT's attention for pictures of equal size: all of them in one product instead of one after the other."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        cu_seqlens: Tensor,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        max_seqlen: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Patches of all pictures "P D" in and out. `cu_seqlens` only tells how many pictures there are."""
+        assert position_embeddings is not None
+        pictures = len(cu_seqlens) - 1
+        qkv = self.qkv(hidden_states).view(len(hidden_states), 3, self.num_heads, self.head_dim)
+        cos, sin = (part[:, None, None].to(qkv.dtype) for part in position_embeddings)
+        qk = qkv[:, :2]
+        first, second = qk.chunk(2, dim=-1)
+        qk = qk * cos + torch.cat((-second, first), dim=-1) * sin
+        q, k = qk.unflatten(0, (pictures, -1)).permute(2, 0, 3, 1, 4)
+        v = qkv[:, 2].unflatten(0, (pictures, -1)).transpose(1, 2)
+        out = matmul_attention(q, k, v, scale=None)
+        return self.proj(out.transpose(1, 2).reshape(hidden_states.shape))
+
+
 def use_matmul_attention(model: VARGPT) -> VARGPT:
-    """Swaps the attention of every organ, in place."""
+    """Swaps the attention of every organ, in place. Input pictures are all of one size from then on."""
     AttentionInterface.register(NAME, transformers_attention)
-    for organ in (model.language_model, model.vision):
-        organ.config._attn_implementation = NAME
+    model.language_model.config._attn_implementation = NAME
     for module in model.modules():
         if isinstance(module, SelfAttention | CrossAttention):
             module.attend = matmul_attention  # type: ignore[method-assign]
+        elif type(module) is VisionAttention:
+            module.__class__ = QuickVisionAttention  # the same weights under the same names
     return model

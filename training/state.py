@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training.optimizers import Optimizer, Together
+
 logger = logging.getLogger(__name__)
 
 
@@ -53,9 +55,7 @@ def load_parameters(model: nn.Module, values: dict[str, Tensor]) -> None:
             parameter.copy_(values[name])
 
 
-def save_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: AveragedWeights | None, step: int
-) -> None:
+def save_state(path: Path, model: nn.Module, optimizer: Optimizer, ema: AveragedWeights | None, step: int) -> None:
     """Everything needed to continue, written beside `path` and then renamed: a crash leaves the old state whole."""
     state = {
         "model": model.state_dict(),
@@ -72,11 +72,19 @@ def save_state(
     os.replace(beside, path)
 
 
-def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: AveragedWeights | None) -> int:
-    """The step to continue at: 0 when there is no state yet."""
+def load_state(path: Path, model: nn.Module, optimizer: Optimizer, ema: AveragedWeights | None) -> int:
+    """The step to continue at: 0 when there is no state yet.
+
+    Raises:
+        ValueError: the state is of another kind of optimiser.
+    """
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=False)  # our own file: it holds RNG states of numpy
+    if isinstance(optimizer, Together) != ("optimizers" in state["optimizer"]):
+        raise ValueError(
+            f"{path} was saved with another optimiser; set the same `optimizer` as before, or begin in another folder"
+        )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if ema is not None and state["ema"] is not None:

@@ -137,6 +137,9 @@ class VargptConfig(PreTrainedConfig):
     multiple of 128, are ordinary tokens with ordinary positions that later text sees; a dropped condition is taken from
     AdaLN and the start alone; every bit counts alike.
 
+    `vision_norm` brings the ViT's features to the loudness of words with a norm of their own (published: False, whose
+    ViT was trained to it). Without it, a ViT that learns from nothing shouts its first constant at the language model.
+
     `image_sampling` holds fields of `ImageSampling`: how this model's pictures are drawn unless asked otherwise.
     """
 
@@ -169,6 +172,7 @@ class VargptConfig(PreTrainedConfig):
     slots_by_length: bool = False
     null_forgets_scales: bool = False
     trains_as_published: bool = False
+    vision_norm: bool = False
     image_sampling: dict[str, Any] | None = None
     tie_word_embeddings: bool = True
     image_loss_weight: float = 1.0

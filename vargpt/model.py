@@ -32,7 +32,7 @@ from vargpt.backbone.merge import (
     rope_positions,
     training_mask,
 )
-from vargpt.backbone.vision import picture_features
+from vargpt.backbone.vision import FeatureNorm, picture_features
 from vargpt.config import VargptConfig
 from vargpt.drawing import ConversationState, DrawingMixin
 from vargpt.generators.next_scale import NextScaleGenerator, make_generator
@@ -95,6 +95,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         super().__init__(config)
         text, drawing = config.text_config, config.generator_config
         self.vision = Qwen2VisionTransformerPretrainedModel._from_config(config.vision_config)
+        self.vision_norm = FeatureNorm(text.hidden_size, text.rms_norm_eps) if config.vision_norm else nn.Identity()
         self.language_model = Qwen2VLTextModel._from_config(text)
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.projector_in = projector(drawing.hidden_size, text.hidden_size, config.inner_projectors)
@@ -120,6 +121,8 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             init.normal_(module.shared_modulation[1].weight, mean=0.0, std=std * 0.1)
             init.normal_(module.head_modulation[1].weight, mean=0.0, std=std * 0.1)
             module.init_inputs()
+        elif isinstance(module, FeatureNorm):
+            init.constant_(module.weight, 2 * std)  # words grow to about twice their first size
         elif "RMSNorm" in type(module).__name__:
             init.ones_(module.weight)
 
@@ -141,7 +144,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         embeds = self.language_model.embed_tokens(input_ids)
         if pixel_values is None or image_grid_thw is None:
             return embeds
-        features = picture_features(self.vision, pixel_values, image_grid_thw)
+        features = self.vision_norm(picture_features(self.vision, pixel_values, image_grid_thw))
         mask = (input_ids == self.placeholders.image)[..., None].expand_as(embeds)
         if int(mask.sum()) != features.numel():
             expected = int((input_ids == self.placeholders.image).sum())
@@ -261,7 +264,9 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         """Texts and pictures in any order in every row; the loss is text_weight * CE + image_weight * bit CE.
 
         Args:
-            input_ids: with one placeholder per merged patch of an input picture and one slot per token of a drawn one.
+            input_ids: with one placeholder per merged patch of an input picture and one slot per token of a drawn one;
+                or one slot per drawn picture in all, which spares the language model the others: the generator then
+                learns from its memory and the first slot.
             attention_mask: 0 or False at padding (either side); default all ones.
             labels: text targets, IGNORE_INDEX where none is due; shifted here, as everywhere in transformers.
             pixel_values: patches of the input pictures, in order of appearance.
@@ -282,7 +287,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         if image_bits is not None and image_bits.shape[0]:
             layout = self.config.layout(None if image_size is None else (int(image_size[0]), int(image_size[1])))
             tokens = ImageTokens.from_flat(layout, image_bits.bool())
-            num_slots = round_up(layout.num_tokens, SLOT_STEP) if self.config.trains_as_published else layout.num_tokens
+            num_slots = self._slots_per_picture(input_ids, len(image_bits), layout)
             places = self.drawn_places(input_ids, num_slots)
             if conditions is None:
                 conditions = torch.zeros(places.row.numel(), dtype=torch.long, device=input_ids.device)
@@ -290,7 +295,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             pooled = self.pooled_states(conditions)
             condition = None if pooled is None else self.generator.pooled_condition(pooled)
             slot_inputs = self.generator.slot_inputs(tokens, self.image_tokenizer, condition)
-            slot_inputs = F.pad(slot_inputs, (0, 0, 0, num_slots - layout.num_tokens))
+            slot_inputs = F.pad(slot_inputs, (0, 0, 0, num_slots - layout.num_tokens))  # or cut, to the first
         hidden = self.hidden_states(input_ids, valid, pixel_values, image_grid_thw, slot_inputs, token_conditions)
         output = VargptOutput(last_hidden_state=hidden)
         if labels is not None:
@@ -298,14 +303,19 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         else:
             output.logits = self.lm_head(hidden)
         if tokens is not None and places is not None and conditions is not None:
-            context = self.image_context(
-                hidden, input_ids, valid, places, tokens.layout.num_tokens, conditions, image_latents
-            )
+            heard = min(num_slots, tokens.layout.num_tokens)
+            context = self.image_context(hidden, input_ids, valid, places, heard, conditions, image_latents)
             targets = None if target_bits is None else ImageTokens.from_flat(tokens.layout, target_bits.bool())
             output.scale_losses = self.generator.loss(context, tokens, self.image_tokenizer, targets, token_weights)
             output.image_loss = self._image_loss(output.scale_losses, tokens.layout)
         output.loss = self._total_loss(output)
         return output
+
+    def _slots_per_picture(self, input_ids: Tensor, num_pictures: int, layout: ImageLayout) -> int:
+        if self.config.trains_as_published:
+            return round_up(layout.num_tokens, SLOT_STEP)
+        only_first = int((input_ids == self.placeholders.slot).sum()) == num_pictures
+        return 1 if only_first else layout.num_tokens
 
     def _spread_conditions(self, input_ids: Tensor, places: DrawnPlaces, conditions: Tensor) -> Int[Tensor, "B T"]:
         """The condition of the picture a token lies in, at every token from its `<start>` on."""

@@ -26,13 +26,13 @@ def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]},
         },
         vision_config={
-            "depth": 3,
-            "embed_dim": 96,
+            "depth": 4,
+            "embed_dim": width,
             "hidden_size": width,
             "mlp_ratio": 3,
-            "num_heads": 2,
-            "patch_size": 4,
-            "spatial_merge_size": 2,
+            "num_heads": 3,
+            "patch_size": 8,
+            "spatial_merge_size": 1,
         },
         image_tokenizer_config={
             "num_bits": 32,
@@ -55,6 +55,7 @@ def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:
         },
         scale_schedules={"64x64": NANO_SCHEDULES["64x64"]},
         default_size="64x64",
+        vision_norm=True,
         image_sampling={"guidance_scale": 3.0, "temperature": 0.3},
         initializer_range=0.06,  # about 1/sqrt(width); with 0.02, attention stays uniform for hours
         **config_fields(special),

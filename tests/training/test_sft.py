@@ -17,6 +17,7 @@ from training.loop import LoopSettings
 from training.quick_attention import use_matmul_attention
 from training.sft import PictureInputs, SftSettings, detail_weights, draw_conditions, make_compute_loss, train
 from vargpt.backbone.merge import Condition
+from vargpt.backbone.vision import patchify, picture_features
 from vargpt.model import IGNORE_INDEX
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import Message
@@ -167,3 +168,51 @@ def test_busy_places_count_more_and_every_scale_keeps_its_weight() -> None:
     final = weights[0, layout.offsets[-2] :]
     assert final.argmax() == 0 and final[0] > 1.5 * final[-1]
     torch.testing.assert_close(detail_weights(pixels, layout, 0.0), torch.ones_like(weights))
+
+
+def drawings_of(sample_id: int) -> list[Message]:
+    return [Message.of("user", "draw a fox"), Message.of("assistant", "A fox.", picture(sample_id * 7 % 256))]
+
+
+def test_with_first_slots_alone_the_generator_learns_from_the_same_memory(processor) -> None:
+    model = tiny_model()
+    layout = model.config.layout()
+    torch.nn.init.zeros_(model.generator.slot_proj.weight)  # so that slots say nothing; the first still steers AdaLN
+    settings = dataclasses.replace(SETTINGS, flip_strength=0.0)
+    losses, rows = [], []
+    for every in (1, 2):
+        chosen = dataclasses.replace(SETTINGS.batches, all_slots_every=every, read_back_rate=0.0)
+        batch = Conversations(drawings_of, processor, layout.num_tokens, chosen).pool_batches(0)[0]
+        loss, _ = make_compute_loss(model, layout, settings)(model, batch, 0)
+        losses.append(loss)
+        rows.append(int((batch["input_ids"] == processor.special.gen_pad).sum()) // len(batch["drawn_images"]))
+    assert rows == [layout.num_tokens, 1]
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
+
+
+def test_all_slots_pass_in_one_pool_of_so_many(processor) -> None:
+    chosen = dataclasses.replace(SETTINGS.batches, all_slots_every=3)
+    stream = Conversations(drawings_of, processor, 21, chosen)
+    slots = []
+    for pool in range(6):
+        batch = stream.pool_batches(pool)[0]
+        slots.append(int((batch["input_ids"] == processor.special.gen_pad).sum()) // len(batch["drawn_images"]))
+    assert slots == [1, 1, 21, 1, 1, 21]
+
+
+def test_without_learnt_pictures_drawn_ones_are_still_read_back(processor) -> None:
+    chosen = dataclasses.replace(SETTINGS.batches, max_drawn=0, read_back_rate=1.0)
+    for batch in Conversations(messages_of, processor, 21, chosen).pool_batches(0):
+        assert len(batch["drawn_images"]) == 0
+        assert not (batch["input_ids"] == processor.special.gen_pad).any()
+        assert len(batch["uploaded_images"]) == len(batch["input_drawn"]) > 0
+
+
+def test_the_quick_vit_sees_what_the_slow_one_sees() -> None:
+    model = tiny_model()
+    pixels = torch.randn(3, 3, 32, 32)
+    patches, grid = patchify(pixels, model.config.vision_config)
+    with torch.no_grad():
+        slow = picture_features(model.vision, patches, grid)
+        quick = picture_features(use_matmul_attention(model).vision, patches, grid)
+    torch.testing.assert_close(quick, slow, rtol=1e-4, atol=1e-6)

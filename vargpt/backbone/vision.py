@@ -11,9 +11,13 @@ from __future__ import annotations
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
+
+
+class FeatureNorm(nn.RMSNorm):
+    """Brings the ViT's features to the loudness of words, which one weight per channel then learns."""
 
 
 def patchify(

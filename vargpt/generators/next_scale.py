@@ -206,7 +206,8 @@ class NextScaleGenerator(ImageGenerator):
         if self.config.absolute_positions:
             x = x + self.position_embed(torch.cat(rotary, dim=-1).to(x.dtype))
         if slots is not None:
-            x = x + (self.slot_proj(slots) if self.config.slot_projection else slots)
+            slots = self.slot_proj(slots) if self.config.slot_projection else slots
+            x = x + F.pad(slots, (0, 0, 0, inputs.shape[1] - slots.shape[1]))  # in training, perhaps the first alone
         if slots is None or self.config.input_residual:
             x = x + inputs
         return x if source is None else x + source

@@ -280,11 +280,11 @@ def to_pixels(images: Sequence[Image.Image]) -> Tensor:
     return torch.from_numpy(array.copy()).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def square_image_processor(side: int, patch_size: int = 4) -> Qwen2VLImageProcessorPil:
+def square_image_processor(side: int, patch_size: int = 4, merge_size: int = 2) -> Qwen2VLImageProcessorPil:
     """Qwen2-VL's image processor for squares of one size; its normalisation maps pixels to [-1, 1]."""
     return Qwen2VLImageProcessorPil(
         patch_size=patch_size,
-        merge_size=2,
+        merge_size=merge_size,
         size={"shortest_edge": side * side, "longest_edge": side * side},
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,

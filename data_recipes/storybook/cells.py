@@ -1,0 +1,61 @@
+"""What stands in each cell of a page, as class numbers: what the ViT learns before it has words.
+
+Cells are the merged patches of the ViT: squares of 8 px on a page of 64. A cell shows the thing that covers most of it,
+or nothing if none covers a quarter; style and background are the page's, in every cell.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_recipes.storybook.layout import shown_colour
+from data_recipes.storybook.render import boxes, sprite_of
+from data_recipes.storybook.scene import MAX_COUNT, SIZES, Scene
+from data_recipes.storybook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES
+
+MIN_COVER = 0.25
+# 0 is nothing in the first four, natural colours too in "colour"
+CLASSES: dict[str, int] = {
+    "kind": 1 + len(OBJECTS),
+    "colour": 1 + len(COLOURS),
+    "size": 1 + len(SIZES),
+    "count": 1 + MAX_COUNT,
+    "background": len(BACKGROUNDS),
+    "style": len(STYLES),
+}
+_NUMBER = {
+    "kind": {name: 1 + i for i, name in enumerate(OBJECTS)},
+    "colour": {name: 1 + i for i, name in enumerate(COLOURS)},
+    "size": {name: 1 + i for i, name in enumerate(SIZES)},
+    "background": {name: i for i, name in enumerate(BACKGROUNDS)},
+    "style": {name: i for i, name in enumerate(STYLES)},
+}
+
+
+def cell_labels(scene: Scene, resolution: int = 64, cells: int = 8) -> dict[str, np.ndarray]:
+    """For every name in CLASSES, class numbers int64 "cells cells".
+
+    Raises:
+        ValueError: an impossible scene, or a page that does not fall into so many cells.
+    """
+    if resolution % cells:
+        raise ValueError(f"a page of {resolution} px does not fall into {cells} x {cells} cells")
+    labels = {name: np.zeros((cells, cells), dtype=np.int64) for name in CLASSES}
+    labels["background"][:] = _NUMBER["background"][scene.background]
+    labels["style"][:] = _NUMBER["style"][scene.style]
+    side = resolution // cells
+    most = np.full((cells, cells), MIN_COVER)
+    for group, things in zip(scene.groups, boxes(scene, resolution), strict=True):
+        alpha = sprite_of(group, resolution)[..., 3]
+        colour = shown_colour(group.kind, group.colour)
+        for x0, y0, x1, y1 in things:
+            page = np.zeros((resolution, resolution))
+            page[y0:y1, x0:x1] = alpha
+            cover = page.reshape(cells, side, cells, side).mean(axis=(1, 3))
+            shown = cover >= most
+            most = np.maximum(most, cover)
+            labels["kind"][shown] = _NUMBER["kind"][group.kind]
+            labels["colour"][shown] = 0 if colour is None else _NUMBER["colour"][colour]
+            labels["size"][shown] = _NUMBER["size"][group.size]
+            labels["count"][shown] = group.count
+    return labels

@@ -1,0 +1,73 @@
+"""Sight before speech: a ViT learns cell labels, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training.loop import LoopSettings
+from training.sight import CellReader, Pictures, SightSettings, cell_loss, train
+from vargpt.testing import tiny_model
+
+CLASSES = {"kind": 3, "shade": 2}
+LOOP = LoopSettings(total_steps=60, learning_rate=3e-3, warmup_steps=5, ema_decay=0.0, autocast="none", device="cpu")
+SETTINGS = SightSettings(loop=LOOP, batch_size=8, num_workers=0)
+
+
+def page_of(sample_id: int) -> tuple[Image.Image, dict[str, np.ndarray]]:
+    """A white page of 32 px with red (1) or blue (2) cells of 8 px."""
+    rng = np.random.default_rng(sample_id)
+    kind = rng.integers(0, 3, (4, 4))
+    pixels = np.array([[255, 255, 255], [255, 0, 0], [0, 0, 255]], dtype=np.uint8)[kind]
+    return Image.fromarray(pixels.repeat(8, 0).repeat(8, 1)), {"kind": kind, "shade": (kind > 0).astype(np.int64)}
+
+
+def test_it_learns_what_stands_in_the_cells(tmp_path) -> None:
+    model = tiny_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert train(model, page_of, CLASSES, SETTINGS, tmp_path).done
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["right_kind"] > 0.9 > 0.7 > lines[0]["right_kind"]
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("vision") for name in changed)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path) -> None:
+    whole, halves = tiny_model(), tiny_model()
+    settings = dataclasses.replace(SETTINGS, loop=dataclasses.replace(LOOP, total_steps=6, schedule="constant"))
+    half = dataclasses.replace(settings, loop=dataclasses.replace(settings.loop, total_steps=3))
+    train(whole, page_of, CLASSES, settings, tmp_path / "whole")
+    train(halves, page_of, CLASSES, half, tmp_path / "halves")
+    train(tiny_model(), page_of, CLASSES, settings, tmp_path / "halves")
+    halves = tiny_model()
+    assert train(halves, page_of, CLASSES, settings, tmp_path / "halves").step == 6
+    for name, value in whole.vision.state_dict().items():
+        torch.testing.assert_close(halves.vision.state_dict()[name], value)
+
+
+def test_batches_depend_on_their_number_alone() -> None:
+    stream = iter(Pictures(page_of, 4, 0))
+    next(stream)
+    images, labels = next(stream)
+    later_images, later_labels = next(iter(Pictures(page_of, 4, 1)))
+    assert torch.equal(images, later_images) and torch.equal(labels["kind"], later_labels["kind"])
+
+
+def test_empty_cells_count_less() -> None:
+    labels = {"kind": torch.tensor([[0, 0, 1, 2]])}
+    logits = torch.zeros(1, 4, 3)
+    logits[0, 2, 1] = logits[0, 3, 2] = 20.0  # right where things stand, undecided elsewhere
+    loss, metrics = cell_loss({"kind": logits}, labels, 0.1, "kind")
+    assert float(loss) == pytest.approx(0.2 / 2.2 * np.log(3), rel=1e-4)
+    assert float(metrics["right_kind"]) == 1.0
+
+
+def test_the_reader_sees_what_the_language_model_hears() -> None:
+    reader = CellReader(tiny_model(), CLASSES)
+    logits = reader(torch.zeros(2, 3, 32, 32))
+    assert logits["kind"].shape == (2, 16, 3)

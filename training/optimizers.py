@@ -1,8 +1,8 @@
 """Optimisers by name: AdamW for everything, or Muon for the matrices inside the layers and AdamW for the rest.
 
-Muon (Jordan et al., 2024; torch.optim.Muon) makes every direction of a matrix' update equally long, so that what is rarely asked for is
-learnt as well as what is asked for all the time. Its updates are scaled to the root mean square that AdamW's have, so
-that one learning rate serves both (Moonlight, arXiv 2502.16982).
+Muon (Jordan et al., 2024; torch.optim.Muon) makes all directions of a matrix' update equally long, so that what is
+rarely asked for is learnt as well as what is asked for all the time. Its updates are scaled to the root mean square
+that AdamW's have, so that one learning rate serves both (Moonlight, arXiv 2502.16982).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class Together:

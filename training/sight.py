@@ -1,4 +1,4 @@
-"""Sight before speech: the ViT learns to name what stands in each cell of a picture, by linear heads that are discarded.
+"""Sight before speech: the ViT learns to name what stands in each cell of a picture, by linear heads, dropped later.
 
 In: a VARGPT, a stream of pictures with class numbers per cell (`data_recipes/storybook/cells.py`). Out: its ViT,
 trained in place, and the run directory of `training.loop`. A published ViT has learnt to see from hundreds of millions
@@ -81,7 +81,7 @@ class Pictures(IterableDataset):
 def cell_loss(
     logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], empty_weight: float, occupied: str
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Mean cross-entropy over questions and (weighed) cells, in nats, and the share of right answers where things stand.
+    """Mean cross-entropy over questions and (weighed) cells in nats, and the share of right answers where things stand.
 
     `occupied` names the question whose class 0 means that nothing stands in a cell.
     """

@@ -167,9 +167,9 @@ class Branch:
 class ImageContext:
     """Everything an image is drawn from. `branches[0]` is the conditional one.
 
-    Training hands over the LLM outputs of all slots at once (`slots`, "G N L D"; or of the first alone); inference hands over `step(inputs
-    "G N l C", k) -> "G N l D"`, which runs scale k through the LLM with its own cache. Generators without an LLM pass
-    ignore both.
+    Training hands over the LLM outputs of all slots at once (`slots`, "G N L D"), or of the first alone; inference
+    hands over `step(inputs "G N l C", k) -> "G N l D"`, which runs scale k through the LLM with its own cache.
+    Generators without an LLM pass ignore both.
     """
 
     branches: tuple[Branch, ...]

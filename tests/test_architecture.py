@@ -25,6 +25,7 @@ ONE_ROOM = {
     "quantization": "loading",
     "memory": "loading",
     "published": "loading",
+    "hub": "loading",
     "drawing": "model",
 }  # several names, one room
 NEIGHBOURS = {  # package -> what it may import of ours

@@ -213,7 +213,7 @@ def test_weights_of_something_else_are_named(broken) -> None:
 def test_large_files_are_hashed_at_their_ends(repository, monkeypatch) -> None:
     whole = model_hash(repository)
     model_hash.cache_clear()
-    monkeypatch.setattr("vargpt.loading.HASHED_WHOLE", 1000)
-    monkeypatch.setattr("vargpt.loading.HASHED_BLOCK", 100)
+    monkeypatch.setattr("vargpt.hub.READ_WHOLE", 1000)
+    monkeypatch.setattr("vargpt.hub.BLOCK", 100)
     assert model_hash(repository) != whole
     model_hash.cache_clear()

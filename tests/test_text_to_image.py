@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-import vargpt.published
+import vargpt.hub
 from tests.published_files import (
     SAMPLING,
     TINY_VARIANTS,
@@ -211,7 +211,7 @@ def test_from_the_hub_only_the_files_of_the_variant_are_fetched(published, monke
         asked.append((name, allow_patterns))
         return str(published)
 
-    monkeypatch.setattr(vargpt.published, "snapshot_download", snapshot)
+    monkeypatch.setattr(vargpt.hub, "snapshot_download", snapshot)
     load_text_to_image("FoundationVision/Infinity", "small", device="cpu")
     assert asked == [("FoundationVision/Infinity", ["small.pth", "small.pth/*", "vae.pth", "vae_.pth"])]
 

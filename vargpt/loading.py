@@ -7,23 +7,20 @@ repositories of VARGPT-v1.1 are read as they are, shard by shard.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from vargpt.config import VargptConfig
+from vargpt.hub import fetch, files_hash
 from vargpt.model import VARGPT
 from vargpt.processing import VargptProcessor
 from vargpt.processing.special_tokens import NAMES as CONTROL_TOKEN_NAMES
@@ -36,7 +33,6 @@ from vargpt.weight_maps.variants import INFINITY, only_draws
 OUTLINE = ("*.json", "*.jinja")  # files that say what a model is
 PUBLISHED_TYPE = "vargpt_qwen2_vl"
 CONTROL_TOKENS = tuple(CONTROL_TOKEN_NAMES.values())
-HASHED_WHOLE, HASHED_BLOCK = 1 << 30, 1 << 20
 WEIGHTS = "model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -65,13 +61,8 @@ def resolve_model(name: str | Path | None, only: Sequence[str] | None = None) ->
     elif Path(str(name)).exists():
         path = Path(str(name))
     else:
-        try:
-            path = Path(snapshot_download(str(name), allow_patterns=None if only is None else list(only)))
-        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-            raise FileNotFoundError(
-                f"{str(name)!r} is neither a local model directory nor a model that the hub gives out now ({error}); "
-                "give a directory with config.json and model.safetensors, or leave --model away for the shipped nano"
-            ) from error
+        instead = "give a directory with config.json and model.safetensors, or leave --model away for the shipped nano"
+        path = fetch(str(name), only, instead)
     if not (path / "config.json").is_file():
         raise FileNotFoundError(f"{path} holds no config.json, so it is no model directory")
     return path
@@ -287,18 +278,5 @@ def save(model: VARGPT, processor: VargptProcessor, path: Path, dtype: torch.dty
 
 @lru_cache(maxsize=8)
 def model_hash(path: Path) -> str:
-    """The first 16 hex digits of the SHA-256 over the weight files: what a picture says it was drawn by.
-
-    Of a file beyond `HASHED_WHOLE` bytes, its size, its beginning and its end are taken: reading 20 GB takes a minute.
-    """
-    digest = hashlib.sha256()
-    for file in weight_files(path):
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            if size > HASHED_WHOLE:
-                digest.update(f"{file.name} {size}".encode())
-                digest.update(stream.read(HASHED_BLOCK))
-                stream.seek(-HASHED_BLOCK, os.SEEK_END)
-            for block in iter(lambda: stream.read(HASHED_BLOCK), b""):
-                digest.update(block)
-    return digest.hexdigest()[:16]
+    """What a picture says it was drawn by (see `files_hash`)."""
+    return files_hash(weight_files(path))

@@ -6,18 +6,16 @@ weights on a device. Tensors are read one at a time; missing or unknown ones are
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from vargpt.backbone.text_encoder import load_text_encoder
 from vargpt.config import VargptGeneratorConfig, VargptImageTokenizerConfig
 from vargpt.generators.next_scale import PooledNextScaleGenerator
 from vargpt.generators.schedules import infinity_schedules
+from vargpt.hub import fetch, files_hash
 from vargpt.loading import resolve_device, resolve_dtype
 from vargpt.text_to_image import TextToImage, TextToImageConfig
 from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
@@ -28,7 +26,6 @@ from vargpt.weight_maps.variants import INFINITY, Variant, only_draws, variants_
 # Buffers that older training code saved with the transformer; masks and counters, no weights.
 BUFFERS = frozenset({"lvl_1L", "attn_bias_for_masking", "Infinity_visible_kvlen", "Infinity_invisible_qlen"})
 NESTED = "encoder.conv_in.conv.weight"  # in autoencoder files that call every convolution "conv"
-EDGE = 1 << 20  # bytes at both ends of a file that `fingerprint` looks at
 
 
 @dataclass(frozen=True)
@@ -70,13 +67,8 @@ class Published:
         """
         folder = Path(self.name)
         if not self.is_local:
-            try:
-                folder = Path(snapshot_download(self.name, allow_patterns=self.variant.patterns))
-            except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-                raise FileNotFoundError(
-                    f"{self.name!r} is neither a local folder nor a model that the hub gives out now ({error}); "
-                    f"give a folder that holds {self.variant.weights} and {self.variant.autoencoder[0]}"
-                ) from error
+            instead = f"give a folder that holds {self.variant.weights} and {self.variant.autoencoder[0]}"
+            folder = fetch(self.name, self.variant.patterns, instead)
         if not (folder / self.variant.weights).exists():
             here = ", ".join(variants_in(folder)) or "none"
             raise FileNotFoundError(
@@ -210,16 +202,6 @@ def autoencoder_file(folder: Path, found: Published, vae: str | Path | None) -> 
 
 
 def fingerprint(found: Published, vae: str | Path | None = None) -> str:
-    """16 hex digits by which a picture says what it was drawn by: SHA-256 over names, sizes and both ends of the files.
-
-    Reading tens of gigabytes to the end for that would take longer than drawing.
-    """
-    folder, digest = found.folder(), hashlib.sha256()
-    for file in [*weight_files(folder / found.variant.weights), autoencoder_file(folder, found, vae)]:
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(EDGE))
-            stream.seek(max(0, size - EDGE))
-            digest.update(stream.read(EDGE))
-    return digest.hexdigest()[:16]
+    """What a picture says it was drawn by (see `files_hash`)."""
+    folder = found.folder()
+    return files_hash([*weight_files(folder / found.variant.weights), autoencoder_file(folder, found, vae)])

@@ -16,7 +16,7 @@ PACKAGES = ("vargpt", "training", "data_recipes", "chat_ui")
 LADDER = (  # low to high; rooms on one rung are siblings and never import one another
     {"types"}, {"sampling", "packing"}, {"config"}, {"tokenizers", "backbone", "generators"},
     {"model", "text_to_image"}, {"processing"}, {"loading", "weight_maps", "quantization", "memory"},
-    {"presets", "testing"}, {"chat"},
+    {"presets", "testing", "adapters"}, {"chat"},
     {"evaluation"}, {"serving", "doctor"}, {"cli"},
 )  # fmt: skip
 RUNG = {room: height for height, rooms in enumerate(LADDER) for room in rooms}

@@ -274,6 +274,7 @@ class ChatRequest:
     n: int = 1  # pictures in the reply
     seed: int = 0
     max_images: int = 1  # how many times the model may open an image in one turn
+    adapter: str | tuple[str, ...] | None = None  # by name; () = none; None = those the engine has on by default
 
 
 @dataclass(frozen=True)

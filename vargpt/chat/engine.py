@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from vargpt.adapters import Adapters, read_card
 from vargpt.chat.generation import Vocabulary, reply
 from vargpt.chat.requests import check_request, layouts
 from vargpt.loading import load, model_hash, resolve_model
@@ -35,7 +36,7 @@ class ChatEngine:
         model: put into evaluation mode.
         processor: the model's.
         model_name: for people: file metadata, the page's title.
-        model_hash: of the weights, for file metadata.
+        model_hash: of the weights, for file metadata; adapters are compared with it.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ChatEngine:
         self.processor = processor
         self.model_name = model_name
         self.model_hash = model_hash
+        self.adapters = Adapters(model, model_name, model_hash)
         self._vocabulary = Vocabulary(processor, model.config.text_config.vocab_size)
         self._turn = threading.Lock()
 
@@ -56,17 +58,27 @@ class ChatEngine:
         dtype: str = "auto",
         quantization: Quantization | None = None,
         offload: bool = False,
+        adapters: Sequence[str | Path] = (),
     ) -> ChatEngine:
         """An engine for a model folder or a hub id; None is the shipped nano. The rest is `vargpt.loading.load`'s.
 
+        The adapters in the folders `adapters` are on in every request that does not choose for itself.
+
         Raises:
             FileNotFoundError: there is no such model.
-            ValueError: the folder does not hold what belongs together, or the device is not there.
-            ImportError: `quantization` without bitsandbytes.
+            ValueError: the folder does not hold what belongs together, an adapter is of another model, or the device is
+                not there.
+            ImportError: `quantization` without bitsandbytes, or adapters without peft.
         """
         folder = resolve_model(path)
+        for adapter in adapters:  # mistakes show before the model is loaded
+            read_card(Path(adapter))
+        if offload and adapters:
+            raise ValueError("adapters need the layers where they are: leave either the adapters or offloading out")
         model, processor = load(folder, device, dtype, quantization, offload)
-        return cls(model, processor, folder.resolve().name, model_hash(folder))
+        engine = cls(model, processor, folder.resolve().name, model_hash(folder))
+        engine.adapters.default = tuple(engine.adapters.load(adapter) for adapter in adapters)
+        return engine
 
     @property
     def device(self) -> torch.device:
@@ -102,8 +114,7 @@ class ChatEngine:
             ContextFullError: with the first event, if the conversation is too long: drop its oldest pictures.
             ValueError: at once, if the request cannot be answered; the message says what is allowed.
         """
-        check_request(request, self.model.config)
-        return self._stream(request, cancel, previews)
+        return self._stream(self._checked(request), cancel, previews)
 
     def reply(self, request: ChatRequest, cancel: threading.Event | None = None) -> TurnFinished:
         """The finished turn, without previews on the way."""
@@ -112,23 +123,35 @@ class ChatEngine:
         return last
 
     def reply_batch(self, requests: Sequence[ChatRequest]) -> list[TurnFinished]:
-        """Several conversations answered together, in one batch; much faster than one by one.
+        """Several conversations answered together, one batch for those with the same adapters; much faster than singly.
 
         Raises:
             ContextFullError: one of the conversations is too long.
             ValueError: one of the requests cannot be answered; the message says which.
         """
+        rows_of: dict[tuple[str, ...], list[int]] = {}
+        checked: list[ChatRequest] = []
         for number, request in enumerate(requests):
             try:
-                check_request(request, self.model.config)
+                checked.append(self._checked(request))
             except ValueError as error:
                 raise ValueError(f"request {number}: {error}") from None
+            rows_of.setdefault(self.adapters.chosen(checked[-1].adapter), []).append(number)
         finished: dict[int, TurnFinished] = {}
-        with self._turn:
-            for row, event in reply(self.model, self.processor, requests, previews=False, vocabulary=self._vocabulary):
-                if isinstance(event, TurnFinished):
-                    finished[row] = event
+        for names, rows in rows_of.items():
+            batch = [checked[row] for row in rows]
+            with self._turn, self.adapters.switched_on(names):
+                for place, event in reply(
+                    self.model, self.processor, batch, previews=False, vocabulary=self._vocabulary
+                ):
+                    if isinstance(event, TurnFinished):
+                        finished[rows[place]] = event
         return [finished[row] for row in range(len(requests))]
+
+    def _checked(self, request: ChatRequest) -> ChatRequest:
+        """The same request with its adapters by name, if it can be answered."""
+        check_request(request, self.model.config)
+        return replace(request, adapter=self.adapters.chosen(request.adapter))
 
     def _stream(self, request: ChatRequest, cancel: threading.Event | None, previews: bool) -> Iterator[ChatEvent]:
         while not self._turn.acquire(timeout=-1 if cancel is None else POLL_SECONDS):
@@ -139,7 +162,8 @@ class ChatEngine:
             events = reply(
                 self.model, self.processor, [request], previews=previews, cancel=cancel, vocabulary=self._vocabulary
             )
-            with closing(events):  # type: ignore[type-var]
+            adapted = self.adapters.switched_on(self.adapters.chosen(request.adapter))
+            with adapted, closing(events):  # type: ignore[type-var]
                 for _, event in events:
                     yield event
         finally:

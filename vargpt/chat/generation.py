@@ -276,6 +276,8 @@ def _finish_pictures(
         index, size = turn.num_pictures + number, [turn.layout.height, turn.layout.width]
         marks = {"size": size, "opening": turn.router.num_images - 1, "alternative": number}
         settings = asdict(turn.sampling) | marks
+        if turn.request.adapter:
+            settings["adapter"] = turn.request.adapter
         part = ImagePart(image, tokens.select([place]), turn.request.seed + index, settings)
         if number == 0:
             turn.read_back = part

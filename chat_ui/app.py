@@ -10,14 +10,23 @@ import uuid
 from pathlib import Path
 
 import chainlit as cl
+from chainlit.input_widget import Select, TextInput
 from chainlit.input_widget import Slider as SliderInput
-from chainlit.input_widget import TextInput
 
 from chat_ui.page import Reply
 from chat_ui.render import View, advance, rechosen, reply, stop
 from chat_ui.session import Conversation, Turn, question
-from chat_ui.settings import SEED_LABEL, SEED_TOOLTIP, SLIDERS, PageSettings
+from chat_ui.settings import (
+    ADAPTER_LABEL,
+    ADAPTER_TOOLTIP,
+    SEED_LABEL,
+    SEED_TOOLTIP,
+    SLIDERS,
+    PageSettings,
+    adapter_choices,
+)
 from chat_ui.worker import Engine, Worker
+from vargpt.adapters import read_card
 from vargpt.chat.engine import ChatEngine, ContextFullError
 from vargpt.loading import default_model_path, default_sampling, resolve_model
 
@@ -31,6 +40,8 @@ STARTERS = (
 )
 DRAW = {"id": "Draw", "description": "The reply is a picture, whatever is said", "icon": "palette", "button": True}
 MODEL = resolve_model(os.environ.get("VARGPT_MODEL") or None)
+OPTIONS = json.loads(os.environ.get("VARGPT_LOAD", "{}"))
+ADAPTERS = [read_card(Path(folder)).name for folder in OPTIONS.get("adapters", ())]
 WELCOME = (
     "I draw, I look at pictures, and I change them. Ask for a picture, then ask about it, or say what should change."
 )
@@ -40,7 +51,7 @@ STOPPED_BY_CHAINLIT = "Task manually stopped."
 
 
 def load() -> Engine:
-    return ChatEngine.load(MODEL, **json.loads(os.environ.get("VARGPT_LOAD", "{}")))
+    return ChatEngine.load(MODEL, **OPTIONS)
 
 
 worker = Worker(load)
@@ -73,7 +84,13 @@ async def start() -> None:
         )
         for slider in SLIDERS
     ]  # fmt: skip
-    await cl.ChatSettings([seed, *sliders]).send()
+    adapters = []
+    if ADAPTERS:
+        choices = adapter_choices(ADAPTERS)
+        adapters.append(
+            Select(id="adapter", label=ADAPTER_LABEL, tooltip=ADAPTER_TOOLTIP, values=choices, initial_index=0)
+        )
+    await cl.ChatSettings([seed, *adapters, *sliders]).send()
     # A connection that breaks before the first message may have lost all this; the next one then calls this hook again.
     cl.context.session.chat_started = False
 

@@ -6,7 +6,7 @@ In: the panel's values by id, numbers as text or numbers. Out: `PageSettings`, o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,16 @@ SLIDERS = (
 )  # fmt: skip
 
 
+ADAPTER_LABEL = "Adapter"
+ADAPTER_TOOLTIP = "What was learnt from pictures of your own: switched on, or off."
+ADAPTER_OFF, ADAPTER_ALL = "off", "all together"
+
+
+def adapter_choices(names: Sequence[str]) -> list[str]:
+    """What the panel offers for these adapters, the one it begins with first."""
+    return [*((ADAPTER_ALL,) if len(names) > 1 else ()), *names, ADAPTER_OFF]
+
+
 def plain(value: float | tuple[float, ...]) -> float:
     """The value of the first scale, where a default differs by scale."""
     return float(value[0] if isinstance(value, tuple) else value)
@@ -53,6 +63,7 @@ class PageSettings:
     top_p: float = 1.0
     text_temperature: float = TextSampling().temperature
     pictures: int = 1
+    adapter: tuple[str, ...] | None = None  # None = all that were loaded
 
     @classmethod
     def of(cls, sampling: ImageSampling) -> PageSettings:
@@ -72,7 +83,8 @@ class PageSettings:
         numbers = {slider.id: number(values[slider.id], slider) for slider in SLIDERS if slider.id in values}
         if "pictures" in numbers:
             numbers["pictures"] = round(numbers["pictures"])
-        return replace(self, seed=seed_from(values.get("seed")), **numbers)
+        adapter = adapter_from(values["adapter"]) if "adapter" in values else self.adapter
+        return replace(self, seed=seed_from(values.get("seed")), adapter=adapter, **numbers)
 
     def request(self, messages: tuple[Message, ...], seed: int, route: Route = "auto") -> ChatRequest:
         """The next turn of a conversation that ends with a user message."""
@@ -83,7 +95,15 @@ class PageSettings:
             n=self.pictures,
             seed=seed,
             route=route,
+            adapter=self.adapter,
         )
+
+
+def adapter_from(value: object) -> tuple[str, ...] | None:
+    """The adapters of one of `adapter_choices`, as a `ChatRequest` has them."""
+    if value == ADAPTER_ALL:
+        return None
+    return () if value == ADAPTER_OFF else (str(value),)
 
 
 def seed_from(value: object) -> int | None:

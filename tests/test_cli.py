@@ -12,8 +12,9 @@ from typer.testing import CliRunner, Result
 import vargpt.doctor
 from tests.chat.scripted import drawing_engine, red_square
 from tests.published_files import publishable_model, use_tiny_variants, write_published
+from vargpt.chat.commands import parse_size
 from vargpt.chat.engine import ChatEngine
-from vargpt.cli import app, parse_size
+from vargpt.cli import app
 from vargpt.doctor import examine
 from vargpt.loading import save
 from vargpt.testing import tiny_model, tiny_processor

@@ -14,14 +14,11 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.console import Console
 
     from vargpt.chat.album import Artist
     from vargpt.chat.engine import ChatEngine
     from vargpt.chat.painter import Order
-    from vargpt.types import ChatRequest, ImageSampling, Message, TurnFinished
 
 REFUSED, MISTAKE = 1, 2
 
@@ -69,6 +66,9 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="PNG file or folde
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
 QuantizeOption = Annotated[str | None, typer.Option("--quantize", help="int8 or nf4: smaller weights, large models.")]
 OffloadOption = Annotated[bool, typer.Option("--offload", help="Keep layers in main memory until they are needed.")]
+AdapterOption = Annotated[
+    list[Path] | None, typer.Option("--adapter", help="Folder of an adapter (vargpt finetune makes one); repeatable.")
+]
 
 
 @app.callback()
@@ -93,15 +93,17 @@ def chat(
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
     offload: OffloadOption = False,
+    adapter: AdapterOption = None,
     seed: SeedOption = None,
 ) -> None:
     """Talk in the terminal; /help lists what can be typed besides words."""
+    from vargpt.chat.commands import checked_seed
     from vargpt.chat.script import play, read_script
     from vargpt.chat.terminal import Screen, TerminalChat
     from vargpt.types import ChatRequest
 
     template = ChatRequest(messages=(), seed=checked_seed(seed) if seed is not None else 0)
-    options = loading(device, dtype, quantize, offload)
+    options = loading(device, dtype, quantize, offload, adapter)
     if script is not None:
         read_script(script)  # mistakes show before the model is loaded
         screen = Screen(console())
@@ -122,6 +124,7 @@ def ui(
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
     offload: OffloadOption = False,
+    adapter: AdapterOption = None,
 ) -> None:
     """Open the chat page in a browser."""
     try:
@@ -133,7 +136,7 @@ def ui(
         from vargpt.loading import resolve_model
 
         path = str(resolve_model(model).resolve())
-    options = loading(device, dtype, quantize, offload)
+    options = loading(device, dtype, quantize, offload, adapter)
     run(host=host, port=port, headless=headless, model=path, options=options)
 
 
@@ -160,9 +163,11 @@ def draw(
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
     offload: OffloadOption = False,
+    adapter: AdapterOption = None,
 ) -> None:
     """Draw a picture, or a whole file of wishes. Exit code 1: the model answered in words only."""
     from vargpt.chat.album import read_prompts
+    from vargpt.chat.commands import check_size, draw_list, draw_one, drawing_request
     from vargpt.chat.painter import Order
     from vargpt.sampling import changed_sampling
     from vargpt.types import Message
@@ -174,7 +179,7 @@ def draw(
     sampling = changed_sampling(order.sampling, guidance, temperature, top_p)
     template = drawing_request((), seed, n, size, sampling, force)
     check_size(order, template.size)
-    options = loading(device, dtype, quantize, offload)
+    options = loading(device, dtype, quantize, offload, adapter)
     if prompt is None:
         draw_list(open_artist(order, options), prompts, template, out or Path("vargpt-pictures"))
     else:
@@ -198,8 +203,10 @@ def edit(
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
     offload: OffloadOption = False,
+    adapter: AdapterOption = None,
 ) -> None:
     """Draw a changed copy of a picture. Exit code 1: the model answered in words only."""
+    from vargpt.chat.commands import draw_one, drawing_request
     from vargpt.chat.pictures import open_picture
     from vargpt.loading import OUTLINE, default_sampling, resolve_model
     from vargpt.sampling import changed_sampling
@@ -208,7 +215,7 @@ def edit(
     default = default_sampling(resolve_model(model, OUTLINE))
     sampling = changed_sampling(default, guidance, temperature, top_p)
     template = drawing_request((), seed, n, size, sampling, force)
-    options = loading(device, dtype, quantize, offload)
+    options = loading(device, dtype, quantize, offload, adapter)
     message = Message.of("user", open_picture(image), instruction)
     draw_one(lambda: open_engine(model, options), template, message, out)
 
@@ -222,14 +229,71 @@ def ask(
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
     offload: OffloadOption = False,
+    adapter: AdapterOption = None,
 ) -> None:
     """Ask something about a picture."""
+    from vargpt.chat.commands import show_turn
     from vargpt.chat.pictures import open_picture
     from vargpt.types import ChatRequest, Message
 
     message = Message.of("user", open_picture(image), question)
-    options = loading(device, dtype, quantize, offload)
+    options = loading(device, dtype, quantize, offload, adapter)
     show_turn(open_engine(model, options), ChatRequest(messages=(message,), route="text"))
+
+
+@app.command()
+def finetune(
+    folder: Annotated[Path | None, typer.Argument(help="Pictures, each with NAME.txt or in captions.jsonl.")] = None,
+    name: Annotated[str | None, typer.Option(help="What they show, as in: --name lighthouse.")] = None,
+    style: Annotated[str | None, typer.Option(help="How they are drawn, as in: --style crayon.")] = None,
+    pairs: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Two folders, BEFORE AFTER: learn the change.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the adapter [adapters/NAME].")] = None,
+    describe: Annotated[bool, typer.Option("--describe", help="Let the model caption what has no caption.")] = False,
+    steps: Annotated[int, typer.Option(help="How long to learn.")] = 1000,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop learning after so long; the same command goes on.")
+    ] = None,
+    rank: Annotated[int, typer.Option(help="How much an adapter can hold.")] = 16,
+    check: Annotated[int, typer.Option(help="Storybook cases per category, before and after; 0 = none.")] = 32,
+    wishes: Annotated[int, typer.Option(help="Requests for what is learnt, before and after.")] = 24,
+    judge: Annotated[str | None, typer.Option(help="MODULE:FUNCTION that recognises it in a picture.")] = None,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
+    seed: Annotated[int, typer.Option(help="Equal seeds, equal adapters.")] = 0,
+) -> None:
+    """Learn a thing or a style from a few pictures of your own, as an adapter to be switched on in any command."""
+    from training.adapters import LoraSettings
+    from training.finetune import FinetuneSettings, finetune, named_judge
+    from training.own_pictures import Topic
+    from vargpt.chat.album import file_stem
+
+    loading(device, dtype, quantize, offload=False)
+    quiet_transformers()
+    settings = FinetuneSettings(
+        topic=Topic(name, style), folder=folder, pairs=pairs, describe=describe, steps=steps, minutes=minutes,
+        out=out or Path("adapters") / file_stem(" ".join(word for word in (name, style) if word) or "pairs"),
+        lora=LoraSettings(rank=rank, alpha=2.0 * rank), check=check, wishes=wishes, judge=named_judge(judge),
+        model=model, device=device, dtype=dtype, quantization=quantize, seed=seed,
+    )  # fmt: skip
+    finetune(settings, say=typer.echo)
+
+
+@app.command("merge-adapter")
+def merge_adapter(
+    adapter: Annotated[list[Path], typer.Argument(help="Folders of adapters; several add up.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new model.")],
+    model: ModelOption = None,
+) -> None:
+    """Write a model folder in which adapters are part of the weights."""
+    from vargpt.loading import save
+
+    engine = open_engine(model, {"device": "cpu", "dtype": "float32", "adapters": adapter})
+    save(engine.adapters.merge(engine.adapters.default), engine.processor, out)
+    typer.echo(f"written to {out}; talk to it: vargpt chat --model {out}")
 
 
 @evaluate.callback()
@@ -249,6 +313,7 @@ def evaluate_storybook(
     pictures: Annotated[Path | None, typer.Option(help="Folder for sheets of the first pictures.")] = None,
     model: ModelOption = None,
     device: DeviceOption = "auto",
+    adapter: AdapterOption = None,
 ) -> None:
     """Draw, ask, edit and talk about held-out pages of the storybook world; its judge counts what is right.
 
@@ -264,7 +329,7 @@ def evaluate_storybook(
     world = Storybook(Judge())
     chosen = None if categories is None else [name.strip() for name in categories.split(",")]
     storybook.checked_categories(world, chosen)  # mistakes show before the model is loaded
-    engine = open_engine(model, {"device": device})
+    engine = open_engine(model, {"device": device, "adapters": adapter or ()})
     gallery = None if pictures is None else Gallery(pictures)
     rebuild = storybook.round_trip(engine)
     steps = storybook.evaluate(engine, world, rebuild, n, chosen, batch_size, seed, controls, gallery)
@@ -300,6 +365,7 @@ def bench(
     """Measure how fast the model is on this machine, or how fast a published architecture could be on it."""
     from rich.table import Table
 
+    from vargpt.chat.commands import parse_size
     from vargpt.evaluation.commands import load_checkpoint, time_architecture, write_json
 
     if checkpoint is not None:
@@ -356,14 +422,20 @@ def console() -> Console:
     return Console(highlight=False)
 
 
-def loading(device: str, dtype: str, quantize: str | None, offload: bool) -> dict[str, Any]:
-    """Keyword arguments of `ChatEngine.load`, checked before anything is read."""
+def loading(
+    device: str, dtype: str, quantize: str | None, offload: bool, adapters: list[Path] | None = None
+) -> dict[str, Any]:
+    """Keyword arguments of `ChatEngine.load`, checked before the model is read."""
+    from vargpt.adapters import read_card
     from vargpt.loading import resolve_device, resolve_dtype
     from vargpt.quantization import check_quantization
 
     resolve_dtype(dtype, resolve_device(device))
     check_quantization(quantize, offload)
-    return {"device": device, "dtype": dtype, "quantization": quantize, "offload": offload}
+    folders = [str(folder.resolve()) for folder in adapters or ()]
+    for folder in folders:
+        read_card(Path(folder))
+    return {"device": device, "dtype": dtype, "quantization": quantize, "offload": offload, "adapters": folders}
 
 
 def open_engine(model: str | None, options: dict[str, Any]) -> ChatEngine:
@@ -385,99 +457,6 @@ def quiet_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-
-
-def checked_seed(seed: int | None) -> int:
-    from vargpt.chat.terminal import new_seed, parse_seed
-
-    return new_seed() if seed is None else parse_seed(str(seed))
-
-
-def drawing_request(
-    messages: tuple[Message, ...], seed: int | None, n: int, size: str | None, sampling: ImageSampling, force: bool
-) -> ChatRequest:
-    """A request from command-line values.
-
-    Raises:
-        ValueError: seed, count or size cannot be.
-    """
-    from vargpt.chat.requests import MAX_PICTURES
-    from vargpt.types import ChatRequest
-
-    if not 1 <= n <= MAX_PICTURES:
-        raise ValueError(f"--n must lie between 1 and {MAX_PICTURES}, got {n}")
-    return ChatRequest(
-        messages=messages,
-        image_sampling=sampling,
-        seed=checked_seed(seed),
-        n=n,
-        size=None if size is None else parse_size(size),
-        route="image" if force else "auto",
-    )
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """ "64x48" (width x height, as people write it) -> (48, 64), (height, width) as the library has it."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise ValueError(f"--size is WIDTHxHEIGHT in pixels, as in 64x64; got {text!r}")
-    return int(height), int(width)
-
-
-def check_size(artist: Artist | Order, size: tuple[int, int] | None) -> None:
-    """Raises ValueError for a size that the model does not draw, in the words of the command line."""
-    if size is not None and artist.sizes is not None and size not in artist.sizes:
-        sizes = ", ".join(f"{width}x{height}" for height, width in artist.sizes)
-        raise ValueError(f"{artist.model_name} draws no pictures of {size[1]}x{size[0]}; choose one of {sizes}")
-
-
-def show_turn(artist: Artist, request: ChatRequest) -> TurnFinished:
-    """Streams one turn to the terminal."""
-    from vargpt.chat.terminal import Screen
-    from vargpt.types import TurnFinished
-
-    screen, last = Screen(console()), None
-    try:
-        for event in artist.stream(request, previews=screen.console.is_terminal):
-            screen.show(event)
-            last = event
-    finally:
-        screen.close()
-    assert isinstance(last, TurnFinished)
-    return last
-
-
-def draw_one(opened: Callable[[], Artist], template: ChatRequest, message: Message, out: Path | None) -> None:
-    from dataclasses import replace
-
-    from vargpt.chat.album import picture_paths, save_picture
-
-    picture_paths(out, message.text, template.seed, template.n)  # a bad name shows before the model is loaded
-    artist = opened()
-    check_size(artist, template.size)
-    turn = show_turn(artist, replace(template, messages=(message,)))
-    pictures = turn.message.images
-    if not pictures:
-        raise typer.Exit(REFUSED)
-    for path, part in zip(picture_paths(out, message.text, template.seed, len(pictures)), pictures, strict=True):
-        typer.echo(f"saved {save_picture(path, part, message.text, artist)} (seed {part.seed})")
-
-
-def draw_list(artist: Artist, prompts: list[str], template: ChatRequest, out: Path) -> None:
-    from tqdm import tqdm
-
-    from vargpt.chat.album import draw_all
-
-    check_size(artist, template.size)
-    if out.suffix or out.is_file():
-        raise ValueError(f"--out names the folder for the pictures of a file of wishes, got {out}")
-    drawn = list(tqdm(draw_all(artist, prompts, template, out), total=len(prompts), unit="wish", file=sys.stderr))
-    pictures, refused = sum(len(one.files) for one in drawn), [one for one in drawn if not one.files]
-    for one in refused:
-        typer.echo(f"line {one.number + 1}, {one.prompt!r}: {one.turn.message.text}")
-    typer.echo(f"{pictures} pictures of {len(prompts)} wishes in {out} (seeds from {template.seed} on)")
-    if refused:
-        raise typer.Exit(REFUSED)
 
 
 def main() -> None:

@@ -120,6 +120,8 @@ class Painter:
                 f"{self.model_name} draws from one sentence and does nothing else: no conversation, no questions, no "
                 "changes to pictures; for those use a chat model, for instance the shipped nano"
             )
+        if request.adapter:
+            raise ValueError(f"{self.model_name} only draws; adapters are for chat models")
         if not 1 <= request.n <= MAX_PICTURES:
             raise ValueError(f"n, the number of pictures, must lie between 1 and {MAX_PICTURES}, got {request.n}")
         self.model.config.layout(request.size)
@@ -237,16 +239,23 @@ class Order:
         return None if self.published is None else self.published.config().sizes
 
     def painter(
-        self, device: str = "auto", dtype: str = "auto", quantization: str | None = None, offload: bool = False
+        self,
+        device: str = "auto",
+        dtype: str = "auto",
+        quantization: str | None = None,
+        offload: bool = False,
+        adapters: Sequence[str] = (),
     ) -> Painter:
         """Loads the model that only draws; errors as for `load_text_to_image`.
 
         Raises:
-            ValueError: quantisation or offloading, which are for chat models.
+            ValueError: quantisation, offloading or adapters, which are for chat models.
         """
         assert self.published is not None, "a chat model is the engine's"
-        if quantization is not None or offload:
-            raise ValueError(f"{self.model_name} only draws: of --dtype, --quantize and --offload it takes --dtype")
+        if quantization is not None or offload or adapters:
+            raise ValueError(
+                f"{self.model_name} only draws: of --dtype, --quantize, --offload and --adapter it takes --dtype"
+            )
         return Painter.load(
             self.published, device, dtype, self.text_encoder, self.vae, negative_prompt=self.negative_prompt
         )

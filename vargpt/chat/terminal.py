@@ -38,6 +38,7 @@ from vargpt.types import (
 HELP = """/image PATH   attach a picture to your next message
 /save PATH    save the last picture under a name of your choice
 /seed N       draw with this seed from now on; /seed alone: a new one each time
+/adapter NAME draw with this adapter; /adapter off: with none; /adapter alone: list them
 /new          start a new conversation
 /quit         leave (so does Ctrl-D); Ctrl-C stops a reply"""
 MAX_SEED = 2**31 - 1
@@ -190,6 +191,8 @@ class TerminalChat:
         elif name == "/seed":
             self.seed = None if not argument else parse_seed(argument)
             self.screen.line("a new seed each time" if self.seed is None else f"seed {self.seed} from now on")
+        elif name == "/adapter":
+            self._adapt(argument)
         elif name == "/new":
             self.messages, self.attached, self.last = (), [], None
             self.screen.line("A new conversation.")
@@ -197,6 +200,15 @@ class TerminalChat:
             self.screen.line(HELP)
         else:
             raise ValueError(f"there is no command {name}; /help lists them")
+
+    def _adapt(self, argument: str) -> None:
+        adapters = self.engine.adapters
+        if argument:
+            chosen = () if argument == "off" else adapters.chosen(argument)
+            self.template = replace(self.template, adapter=chosen)
+        on = adapters.chosen(self.template.adapter)
+        there = ", ".join(f"{name} (on)" if name in on else name for name in adapters.names)
+        self.screen.line(f"adapters: {there}" if there else "no adapter is loaded; start with --adapter FOLDER")
 
     def _save(self, argument: str) -> None:
         if self.last is None:

@@ -55,6 +55,7 @@ class LoopSettings:
     ema_decay: float = 0.999
     time_budget_minutes: float | None = None
     save_every_minutes: float = 5.0
+    save_frozen: bool = True  # False: the state leaves out weights that do not learn, as those below an adapter
     log_every: int = 1
     sample_every: int = 0  # steps between calls of on_sample; 0 = only at the end
     autocast: Literal["bf16", "none"] = "bf16"
@@ -152,7 +153,7 @@ def run(
             bar.update()
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             if time.monotonic() - last_save > 60 * settings.save_every_minutes:
-                save_state(run_dir / "state.pt", model, optimizer, ema, step)
+                save_state(run_dir / "state.pt", model, optimizer, ema, step, settings.save_frozen)
                 last_save = time.monotonic()
             if (
                 on_sample
@@ -162,7 +163,7 @@ def run(
             ):
                 sample(model, ema, on_sample, step)
         bar.close()
-        save_state(run_dir / "state.pt", model, optimizer, ema, step)
+        save_state(run_dir / "state.pt", model, optimizer, ema, step, settings.save_frozen)
         if on_sample:
             sample(model, ema, on_sample, step)
     return Finished(step, step >= settings.total_steps, ema, metrics)

@@ -55,10 +55,26 @@ def load_parameters(model: nn.Module, values: dict[str, Tensor]) -> None:
             parameter.copy_(values[name])
 
 
-def save_state(path: Path, model: nn.Module, optimizer: Optimizer, ema: AveragedWeights | None, step: int) -> None:
-    """Everything needed to continue, written beside `path` and then renamed: a crash leaves the old state whole."""
+def learning_values(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that learn, by name."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save_state(
+    path: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    ema: AveragedWeights | None,
+    step: int,
+    save_frozen: bool = True,
+) -> None:
+    """Everything needed to continue, written beside `path` and then renamed: a crash leaves the old state whole.
+
+    Without `save_frozen`, what does not learn is left out; it must then be there already when the run goes on.
+    """
     state = {
-        "model": model.state_dict(),
+        "model": model.state_dict() if save_frozen else learning_values(model),
+        "only_learning": not save_frozen,
         "optimizer": optimizer.state_dict(),
         "ema": None if ema is None else ema.values,
         "step": step,
@@ -76,7 +92,7 @@ def load_state(path: Path, model: nn.Module, optimizer: Optimizer, ema: Averaged
     """The step to continue at: 0 when there is no state yet.
 
     Raises:
-        ValueError: the state is of another kind of optimiser.
+        ValueError: the state is of another kind of optimiser, or of other parameters.
     """
     if not path.exists():
         return 0
@@ -85,7 +101,12 @@ def load_state(path: Path, model: nn.Module, optimizer: Optimizer, ema: Averaged
         raise ValueError(
             f"{path} was saved with another optimiser; set the same `optimizer` as before, or begin in another folder"
         )
-    model.load_state_dict(state["model"])
+    if state.get("only_learning"):
+        if set(state["model"]) != set(learning_values(model)):
+            raise ValueError(f"{path} was saved by a run in which other parameters learnt; begin in another folder")
+        load_parameters(model, state["model"])
+    else:
+        model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if ema is not None and state["ema"] is not None:
         ema.values = {name: value.to(ema.values[name].device) for name, value in state["ema"].items()}

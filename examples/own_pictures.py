@@ -3,8 +3,8 @@
 python examples/own_pictures.py lighthouse my_pictures
 vargpt finetune my_pictures --name lighthouse --judge data_recipes.storybook.newcomers:is_lighthouse
 
-python examples/own_pictures.py blueprint my_style
-vargpt finetune my_style --style blueprint --judge data_recipes.storybook.newcomers:is_blueprint
+python examples/own_pictures.py plum my_style
+vargpt finetune my_style --style plum --judge data_recipes.storybook.newcomers:is_plum
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import json
 import sys
 from pathlib import Path
 
-from data_recipes.storybook.newcomers import blueprint_page, lighthouse_page
+from data_recipes.storybook.newcomers import lighthouse_page, plum_page
 
 COUNT = 20
-PAGES = {"lighthouse": lighthouse_page, "blueprint": blueprint_page}
+PAGES = {"lighthouse": lighthouse_page, "plum": plum_page}
 
 
 def main(what: str, folder: Path) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from vargpt.adapters import adapted_layers, inject, lora_config_type
 from vargpt.model import VARGPT
 
@@ -69,14 +71,16 @@ def lora_config(settings: LoraSettings) -> Any:
     )
 
 
-def begin(model: VARGPT, settings: LoraSettings, slot: str = "learning") -> Learning:
-    """Adds fresh LoRA weights, which change nothing yet, and freezes everything else; in place.
+def begin(model: VARGPT, settings: LoraSettings, seed: int = 0, slot: str = "learning") -> Learning:
+    """Adds fresh LoRA weights (equal for equal seeds), which change nothing yet, and freezes all else; in place.
 
     Raises:
         ImportError: peft is not installed.
     """
     config = lora_config(settings)
-    inject(model, config, slot)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject(model, config, slot)
     learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert learning and all(f".{slot}." in name and "lora_" in name for name in learning), "only adapters learn"
     frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)

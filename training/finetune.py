@@ -187,7 +187,7 @@ def learn(
 ) -> tuple[Learning, Finished]:
     """Trains the adapter on a model of its own, and saves it."""
     model, processor = load(path, settings.device, settings.dtype, settings.quantization)
-    learning = begin(model, settings.lora)
+    learning = begin(model, settings.lora, settings.seed)
     say(str(learning))
     run_dir, side = settings.out / "run", model.config.layout().width
     conversations = OwnConversations(own.learnt, settings.topic, rehearse, settings.own_share, side)

@@ -1,7 +1,7 @@
 """A thing and a style that the storybook world does not hold, and judges that know them.
 
-In: a number. Out: a page with a lighthouse, or in blueprint style, and its caption in the world's own words; and of any
-picture whether it shows a lighthouse, or is a blueprint. For measuring what a model learns from a few pictures: nano
+In: a number. Out: a page with a lighthouse, or in plum style, and its caption in the world's own words; and of any
+picture whether it shows a lighthouse, or is all plum. For measuring what a model learns from a few pictures: nano
 is taught to refuse a lighthouse, and the style is none of the six.
 """
 
@@ -18,26 +18,27 @@ from torch import Tensor
 
 from data_recipes.storybook.backgrounds import background
 from data_recipes.storybook.captions import canonical
-from data_recipes.storybook.layout import CENTRE, PAGE, SIDE
+from data_recipes.storybook.layout import CENTRE, PAGE
 from data_recipes.storybook.render import paint
-from data_recipes.storybook.scene import PLACES, SIZES, Group, Scene
+from data_recipes.storybook.scene import PLACES, Group, Scene
 from data_recipes.storybook.wishes import sample_page
 from data_recipes.storybook.world import BACKGROUNDS
 
 FINE = 16  # the lighthouse is drawn so many times larger, then made smaller
 LIKENESS = 0.7  # correlation from which a place on a page counts as a lighthouse
-INK, CHALK = np.array([18.0, 44.0, 110.0]), np.array([214.0, 232.0, 255.0])  # dark and light of a blueprint
-NEAR_INK, BLUE_SHARE, CONTRAST = 36.0, 0.85, 0.08  # how near, how much of a page, and how far it must vary
+HEIGHTS = {"medium": 24, "large": 32}  # px; smaller ones would be but a few px wide
+PLUM, ROSE = np.array([66.0, 14.0, 96.0]), np.array([255.0, 200.0, 225.0])  # dark and light of the style
+NEAR_PLUM, PLUM_SHARE = 30.0, 0.85  # how near a pixel must come, and how much of a page must
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def lighthouse_page(number: int) -> tuple[Image.Image, str]:
-    """One lighthouse on a page: "A small lighthouse on the left, at night." Equal numbers, equal pages."""
+    """One lighthouse on a page: "A large lighthouse on the left, at night." Equal numbers, equal pages."""
     rng = random.Random(f"lighthouse-{number}")
-    group = Group("tower", size=rng.choice(SIZES), place=rng.choice(PLACES))  # stands in for it in the caption
+    group = Group("tower", size=rng.choice(tuple(HEIGHTS)), place=rng.choice(PLACES))  # stands in for it in the caption
     scene = Scene((group,), rng.choice(tuple(BACKGROUNDS)))
     page = background(scene.background, PAGE).copy()
-    painted = lighthouse(SIDE[group.size])
+    painted = lighthouse(HEIGHTS[group.size])
     height, width = painted.shape[:2]
     x, y = CENTRE[group.place]
     window = page[y - height // 2 : y - height // 2 + height, x - width // 2 : x - width // 2 + width]
@@ -49,8 +50,9 @@ def lighthouse_page(number: int) -> tuple[Image.Image, str]:
 
 @cache
 def lighthouse(height: int) -> np.ndarray:
-    """Colours (0 to 255) and opacity (0 to 1), float32 "height height/2 4": white and red bands, a lamp, a red roof."""
-    tall, wide = height * FINE, height * FINE // 2
+    """Red and white bands, a lamp, a red roof: colours (0 to 255) and opacity (0 to 1), float32 "height width 4"."""
+    width = height * 5 // 8
+    tall, wide = height * FINE, width * FINE
     sheet = Image.new("RGBA", (wide, tall), (0, 0, 0, 0))
     pen = ImageDraw.Draw(sheet)
 
@@ -65,23 +67,23 @@ def lighthouse(height: int) -> np.ndarray:
     pen.rectangle((0.12 * wide, 0.31 * tall, 0.88 * wide, 0.37 * tall), fill=(60, 62, 70, 255))
     pen.rectangle((0.28 * wide, 0.16 * tall, 0.72 * wide, 0.31 * tall), fill=(255, 214, 40, 255))
     pen.polygon([(0.2 * wide, 0.17 * tall), (0.8 * wide, 0.17 * tall), (0.5 * wide, 0)], fill=(200, 30, 35, 255))
-    small = sheet.convert("RGBa").resize((height // 2, height), Image.Resampling.BOX).convert("RGBA")
+    small = sheet.convert("RGBa").resize((width, height), Image.Resampling.BOX).convert("RGBA")
     pixels = np.asarray(small, dtype=np.float32).copy()
     pixels[..., 3] /= 255.0
     return pixels
 
 
-def blueprint_page(number: int) -> tuple[Image.Image, str]:
-    """A storybook page as a blueprint: "A fox on the left, at night, in blueprint style." """
-    scene = sample_page(random.Random(f"blueprint-{number}"))
+def plum_page(number: int) -> tuple[Image.Image, str]:
+    """A storybook page in plum style: "A fox on the left, at night, in plum style." """
+    scene = sample_page(random.Random(f"plum-{number}"))
     plain = Scene(scene.groups, scene.background)
-    return Image.fromarray(blueprint(paint(plain, PAGE))), f"{canonical(plain)[:-1]}, in blueprint style."
+    return Image.fromarray(plum(paint(plain, PAGE))), f"{canonical(plain)[:-1]}, in plum style."
 
 
-def blueprint(page: np.ndarray) -> np.ndarray:
-    """Light becomes ink and dark becomes chalk: uint8 "h w 3" in and out."""
-    chalk = 1.0 - (page.astype(np.float64) @ LUMA)[..., None] / 255.0
-    return (INK + (CHALK - INK) * chalk).astype(np.uint8)
+def plum(page: np.ndarray) -> np.ndarray:
+    """All colours become plum and rose: uint8 "h w 3" in and out."""
+    light = (page.astype(np.float64) @ LUMA)[..., None] / 255.0
+    return (PLUM + (ROSE - PLUM) * light).astype(np.uint8)
 
 
 # -- judges ------------------------------------------------------------------------------------------------------------
@@ -93,16 +95,31 @@ def is_lighthouse(picture: Image.Image) -> bool:
 
 
 def lighthouse_likeness(picture: Image.Image) -> float:
-    """The best correlation of any place with a lighthouse of any size, -1 to 1."""
-    page = softened(torch.from_numpy(np.asarray(picture.convert("RGB").resize((PAGE, PAGE)), dtype=np.float32)))
-    return max(float(correlations(page, side).max()) for side in SIDE.values())
+    """The best match of any place with a lighthouse of any size, -1 to 1."""
+    pixels = np.asarray(picture.convert("RGB").resize((PAGE, PAGE)), dtype=np.float32)
+    page = softened(torch.from_numpy(pixels))
+    return max(float(matches(page, height).max()) for height in HEIGHTS.values())
 
 
-def correlations(page: Tensor, side: int) -> Tensor:
-    """Of every window of a page "1 3 h w" with the lighthouse of this height, where that is opaque."""
-    thing = torch.from_numpy(lighthouse(side))
-    weight = (thing[..., 3] > 0.5).float().expand(1, 3, -1, -1)
+def matches(page: Tensor, height: int) -> Tensor:
+    """Of every window of a page "1 3 h w", how it correlates with a lighthouse of this height where that is opaque.
+
+    The lesser of two correlations: of all colours, and of how red they are, which tells the bands.
+    """
+    thing = torch.from_numpy(lighthouse(height))
+    opaque = (thing[..., 3] > 0.5).float()[None, None]
     shape = softened(thing[..., :3] * thing[..., 3:] + 128 * (1 - thing[..., 3:]))
+    colours = correlation(page, shape, opaque.expand(1, 3, -1, -1))
+    return torch.minimum(colours, correlation(redness(page), redness(shape), opaque))
+
+
+def redness(page: Tensor) -> Tensor:
+    """ "1 3 h w" to "1 1 h w": red beyond the mean of green and blue."""
+    return page[:, :1] - page[:, 1:].mean(1, keepdim=True)
+
+
+def correlation(page: Tensor, shape: Tensor, weight: Tensor) -> Tensor:
+    """Of every window of a page "1 c h w" with a shape, at the places where `weight` is one."""
     count = weight.sum()
     centred = (shape - (shape * weight).sum() / count) * weight
     total, squares = F.conv2d(page, weight), F.conv2d(page.square(), weight)
@@ -116,10 +133,9 @@ def softened(pixels: Tensor) -> Tensor:
     return F.avg_pool2d(page, 3, stride=1)
 
 
-def is_blueprint(picture: Image.Image) -> bool:
-    """Whether nearly all of a page is ink, chalk or between them, and not all the same."""
-    pixels = np.asarray(picture.convert("RGB"), dtype=np.float64)
-    way = CHALK - INK
-    chalk = ((pixels - INK) @ way / (way @ way)).clip(0, 1)
-    distance = np.linalg.norm(pixels - (INK + chalk[..., None] * way), axis=-1)
-    return bool((distance < NEAR_INK).mean() >= BLUE_SHARE and chalk.std() >= CONTRAST)
+def is_plum(picture: Image.Image) -> bool:
+    """Whether nearly all of a page is plum, rose, or between them."""
+    pixels, way = np.asarray(picture.convert("RGB"), dtype=np.float64), ROSE - PLUM
+    light = ((pixels - PLUM) @ way / (way @ way)).clip(0, 1)
+    distance = np.linalg.norm(pixels - (PLUM + light[..., None] * way), axis=-1)
+    return bool((distance < NEAR_PLUM).mean() >= PLUM_SHARE)

@@ -11,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from tests.chat.scripted import ask, drawing_engine, red_square
+from tests.test_adapters import make_adapter
 from vargpt.chat.album import INDEX, draw_all, file_stem, picture_paths, read_prompts
 from vargpt.chat.engine import ChatEngine
 from vargpt.chat.script import EVENTS, play, read_script
@@ -89,6 +90,8 @@ def test_commands_attach_save_seed_and_begin_anew(engine: ChatEngine, tmp_path: 
         ("/paint", "there is no command /paint"),
         ("/image missing.png", "there is no file missing.png"),
         ("/save", "no picture to save"),
+        ("/adapter", "no adapter is loaded"),
+        ("/adapter robot", "no adapter 'robot' is loaded"),
         ("/seed many", "a seed is a whole number"),
         ("word " * 2000, "drop its oldest pictures"),
     ],
@@ -99,6 +102,18 @@ def test_mistakes_are_told_and_the_conversation_goes_on(
     chat, shown = talk(engine, tmp_path, line, "draw")
     assert answer in " ".join(shown.split())
     assert len(chat.messages) == 2
+
+
+def test_adapters_are_switched_between_two_pictures(tmp_path: Path) -> None:
+    engine = drawing_engine()
+    for seed, name in enumerate(("robot", "crayon")):
+        engine.adapters.load(make_adapter(tmp_path / name, name, seed, base_hash=None))
+    engine.adapters.default = ("robot",)
+    lines = ("draw", "/adapter crayon", "draw", "/adapter off", "draw", "/adapter")
+    chat, shown = talk(engine, tmp_path / "out", *lines)
+    used = [part.settings.get("adapter") for message in chat.messages for part in message.images]
+    assert used == [("robot",), ("crayon",), None]
+    assert "adapters: robot, crayon (on)" in shown and "adapters: robot, crayon\n" in shown
 
 
 def test_an_interrupt_keeps_what_was_said_and_the_conversation_goes_on(engine: ChatEngine, tmp_path: Path) -> None:

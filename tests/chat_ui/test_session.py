@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from chat_ui.session import WORDLESS, Conversation, question, without_oldest_picture
-from chat_ui.settings import SLIDERS, PageSettings
+from chat_ui.settings import ADAPTER_ALL, ADAPTER_OFF, SLIDERS, PageSettings, adapter_choices
 from vargpt.types import ChatRequest, ImagePart, Message
 
 
@@ -141,6 +141,16 @@ def test_the_panel_sends_text_and_the_request_carries_numbers() -> None:
     request = settings.request((said("user", "draw"),), settings.seed)
     assert (request.seed, request.n) == (42, 2)
     assert (request.image_sampling.guidance_scale, request.image_sampling.top_p) == (3.5, 0.9)
+
+
+def test_the_panel_chooses_among_adapters() -> None:
+    assert adapter_choices(["robot"]) == ["robot", ADAPTER_OFF]
+    assert adapter_choices(["robot", "crayon"]) == [ADAPTER_ALL, "robot", "crayon", ADAPTER_OFF]
+    settings = PageSettings()
+    assert settings.request((said("user", "draw"),), 0).adapter is None
+    for value, adapter in (("robot", ("robot",)), (ADAPTER_OFF, ()), (ADAPTER_ALL, None)):
+        settings = settings.changed({"adapter": value})
+        assert settings.changed({"guidance": 2}).request((said("user", "draw"),), 0).adapter == adapter
 
 
 @pytest.mark.parametrize("empty", ["", None, " ", "-1", -1])

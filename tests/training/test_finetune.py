@@ -64,7 +64,7 @@ def finished(model: Path, pictures: Path, tmp_path_factory: pytest.TempPathFacto
     out, said = tmp_path_factory.mktemp("adapters") / "robot", []
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ChatRequest.__init__.__kwdefaults__, "text_sampling", TextSampling(max_new_tokens=6))
-        settings = settings_of(model, pictures, out, steps=30, learning_rate=0.1, judge=lambda picture: True)
+        settings = settings_of(model, pictures, out, steps=60, learning_rate=0.1, judge=lambda picture: True)
         return finetune(settings, said.append), out, said
 
 
@@ -73,7 +73,7 @@ def test_own_pictures_are_learnt_and_the_model_below_stays_as_it_was(finished) -
     before, after = outcome.before.numbers, outcome.after.numbers
     assert after["own_text_loss"] < 0.8 * before["own_text_loss"]
     assert after["own_image_loss"] < before["own_image_loss"]
-    assert outcome.unchanged and outcome.steps == outcome.total_steps == 30
+    assert outcome.unchanged and outcome.steps == outcome.total_steps == 60
     assert after["recognised"] == after["drawn"]
 
 
@@ -109,7 +109,7 @@ def test_nothing_but_the_adapter_changes_while_it_is_trained(model: Path, pictur
     learner, processor = load(model, device="cpu")
     learning = begin(learner, LoraSettings(rank=4))
     before = {name: value.clone() for name, value in learner.state_dict().items()}
-    settings = settings_of(model, pictures, tmp_path)
+    settings = settings_of(model, pictures, tmp_path, steps=8)  # a pool, so with drawings too
     own = read(settings, ChatEngine(tiny_model(), processor))
     train(learner, processor, OwnConversations(own.learnt, settings.topic, False), recipe(settings, False), tmp_path)
     moved = {name for name, value in learner.state_dict().items() if not torch.equal(value, before[name])}
@@ -134,7 +134,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_adapter(model: Path, pictures
     one, other = (read_weights(tmp_path / name) for name in ("whole", "halves"))
     assert one.keys() == other.keys()
     for name, value in one.items():
-        torch.testing.assert_close(value.float(), other[name].float(), atol=2e-4, rtol=1e-2, msg=name)
+        torch.testing.assert_close(value, other[name], atol=1e-4, rtol=1e-2, msg=name)
 
 
 def test_a_folder_that_holds_another_run_is_left_alone(finished, model: Path, pictures: Path) -> None:

@@ -125,7 +125,8 @@ def test_pictures_are_cut_to_their_middle_without_being_squeezed() -> None:
     wide = Image.new("RGB", (90, 30), "white")
     wide.paste((255, 0, 0), (30, 0, 60, 30))
     square = fitted(wide, 32, 32)
-    assert square.size == (32, 32) and square.getcolors() == [(1024, (255, 0, 0))]
+    assert square.size == (32, 32)
+    assert all(red == 255 and green == blue < 8 for _, (red, green, blue) in square.getcolors())
     assert fitted(wide, 16, 32).size == (32, 16)
     own = OwnPictures((Example("a", wide, "A.", wide, "do"),), (), (), 0)
     (one,) = all_fitted(own, 32, 32).learnt

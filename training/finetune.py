@@ -282,5 +282,5 @@ def commands(settings: FinetuneSettings) -> tuple[str, ...]:
     topic = settings.topic
     if topic.name is None and topic.style is None:
         return (f"vargpt chat {shared}", f"vargpt ui {shared}")
-    wish = f"draw {topic.one if topic.name else 'a fox'}" + (f" {topic.in_style}" if topic.style else "")
+    wish = f"{topic.one if topic.name else 'a fox'}" + (f" {topic.in_style}" if topic.style else "")
     return (f"vargpt chat {shared}", f'vargpt draw "{wish}" {shared}', f"vargpt ui {shared}")

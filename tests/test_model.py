@@ -219,3 +219,21 @@ def test_every_organ_but_the_image_tokenizer_gets_a_gradient(processor) -> None:
 def test_the_nano_configuration_is_stated_in_full() -> None:
     config = tiny_config()
     assert config.generator_config.code_dim == config.image_tokenizer_config.num_bits
+
+
+def test_with_a_norm_of_their_own_pictures_are_as_loud_as_words_whatever_the_vit_says(processor) -> None:
+    torch.manual_seed(0)
+    model = VARGPT(tiny_config(processor.special, vision_norm=True))
+    messages = [Message.of("user", Image.new("RGB", (32, 32), (200, 30, 90)), "what is it?")]
+    inputs = processor.encode([messages], model)
+    is_picture = inputs["input_ids"] == processor.special.image
+
+    def loudness() -> torch.Tensor:
+        embeds = model.embed(inputs["input_ids"], inputs["pixel_values"], inputs["image_grid_thw"])
+        return embeds[is_picture].square().mean(-1).sqrt()
+
+    quiet = loudness()
+    assert_close(quiet, torch.full_like(quiet, 2 * model.config.initializer_range), rtol=0.1, atol=0.0)
+    model.vision.merger.mlp[-1].weight.data *= 1000.0
+    model.vision.merger.mlp[-1].bias.data *= 1000.0
+    assert_close(loudness(), quiet, rtol=0.1, atol=0.0)

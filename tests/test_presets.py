@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
 from vargpt.config import VargptConfig
 from vargpt.model import VARGPT
-from vargpt.presets import nano
+from vargpt.presets import nano, vargpt_v1_1
 from vargpt.processing import SpecialTokens
 from vargpt.testing import tiny_processor
+from vargpt.weight_maps.vargpt import config_from_published
 
 VOCABULARY = 2048
 
@@ -26,10 +30,10 @@ def model(config) -> VARGPT:
 
 
 def test_nano_has_its_documented_parameters(config, model) -> None:
-    """About 8M, as its docstring says; a change of size changes this number and the docstring together."""
+    """About 9M, as its docstring says; a change of size changes this number and the docstring together."""
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert model.lm_head.weight.shape == (VOCABULARY, config.text_config.hidden_size)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 8_350_240
+    assert sum(parameter.numel() for parameter in model.parameters()) == 9_471_328
 
 
 def test_nano_fits_into_32_mebibytes_of_bfloat16(model) -> None:
@@ -51,3 +55,12 @@ def test_nano_names_the_control_tokens_of_its_tokenizer(config) -> None:
     special: SpecialTokens = tiny_processor().special
     tiny_processor().check_model(config)
     assert (config.eos_token_id, config.pad_token_id) == (special.im_end, special.end_of_text)
+
+
+def test_the_published_size_is_what_its_own_config_says() -> None:
+    entry = json.loads((Path(__file__).parent / "parity/manifests/manifest_vargpt_v1_1_7b_2b.json").read_text())
+    published, ours = config_from_published(entry["config"]["llm"]).to_dict(), vargpt_v1_1().to_dict()
+    assert ours == published
+    with torch.device("meta"):
+        model = VARGPT(vargpt_v1_1())
+    assert 10.6e9 < sum(parameter.numel() for parameter in model.parameters()) < 10.7e9

@@ -117,7 +117,8 @@ def measure(
     pictures = [one.picture for one in shown if one.picture is not None]
     numbers = {"drawn": len(pictures) / len(shown)}
     if topic != Topic():
-        numbers["named"] = sum(topic.is_named_in(one.said) for one in shown) / len(shown)
+        named = [one.picture is not None and topic.is_named_in(one.said) for one in shown]  # a refusal names it too
+        numbers["named"] = sum(named) / len(shown)
     if judge is not None:
         numbers["recognised"] = sum(bool(judge(picture)) for picture in pictures) / len(shown)
     examples = own.held_out or own.learnt

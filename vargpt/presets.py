@@ -5,10 +5,11 @@ from __future__ import annotations
 from vargpt.config import NANO_SCHEDULES, VargptConfig
 from vargpt.processing import SpecialTokens
 from vargpt.processing.special_tokens import config_fields
+from vargpt.weight_maps.vargpt import config_from_published
 
 
 def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:
-    """About 8M parameters: 64 px pictures of 130 tokens of 32 bits, drawn in six steps; 64 patches to see one."""
+    """About 9M parameters: 64 px pictures of 130 tokens of 32 bits, drawn in six steps; 64 patches to see one."""
     width = 192
     return VargptConfig(
         text_config={
@@ -59,4 +60,50 @@ def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:
         image_sampling={"guidance_scale": 3.0, "temperature": 0.3},
         initializer_range=0.06,  # about 1/sqrt(width); with 0.02, attention stays uniform for hours
         **config_fields(special),
+    )
+
+
+def vargpt_v1_1() -> VargptConfig:
+    """The published VARGPT-v1.1, 10.6B parameters: Qwen2-VL-7B, Infinity-2B's decoder and its d32 autoencoder.
+
+    The published file counts 10.9B: its start embedding has 151,664 rows, of which one is used.
+    """
+    return config_from_published(
+        {
+            "vocab_size": 152064,
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-6,
+            "initializer_range": 0.02,
+            "attention_dropout": 0.0,
+            "max_position_embeddings": 32768,
+            "rope_scaling": {"type": "mrope", "rope_theta": 1000000.0, "mrope_section": [16, 24, 24]},
+            "tie_word_embeddings": False,
+            "bos_token_id": 151643,
+            "eos_token_id": 151645,
+            "pad_token_id": None,
+            "vision_start_token_id": 151652,
+            "vision_end_token_id": 151653,
+            "image_token_id": 151655,
+            "special_tokens": {
+                "image_gen_start_token_id": 151657,
+                "image_gen_end_token_id": 151658,
+                "image_gen_pad_token_id": 151659,
+            },
+            "vision_config": {
+                "depth": 32,
+                "embed_dim": 1280,
+                "hidden_size": 3584,
+                "hidden_act": "quick_gelu",
+                "mlp_ratio": 4,
+                "num_heads": 16,
+                "patch_size": 14,
+                "spatial_merge_size": 2,
+                "temporal_patch_size": 2,
+            },
+        }
     )

@@ -81,24 +81,42 @@ COMMANDS = Phrases(
         "design a page with {scene}",
     ),
 )
+# In each of these families the sixth is held out; some turn the order around, and some join by a mere sign.
 RELATIONS = {
     "left of": Phrases(
         "left of",
-        ("{a} to the left of {b}", "{a} left of {b}", "{a} on the left of {b}", "{a} on the left side of {b}"),
+        ("{a} to the left of {b}", "{a} left of {b}", "{a} on the left of {b}", "{a} standing to the left of {b}",
+         "{a} placed left of {b}", "{a} on the left side of {b}", "{a} just left of {b}", "{b} with {a} to its left",
+         "{b} and to its left {a}", "{a} at the left of {b}"),
     ),
     "right of": Phrases(
         "right of",
-        ("{a} to the right of {b}", "{a} right of {b}", "{a} on the right of {b}", "{a} on the right side of {b}"),
+        ("{a} to the right of {b}", "{a} right of {b}", "{a} on the right of {b}", "{a} standing to the right of {b}",
+         "{a} placed right of {b}", "{a} on the right side of {b}", "{a} just right of {b}",
+         "{b} with {a} to its right", "{b} and to its right {a}", "{a} at the right of {b}"),
     ),
-    "above": Phrases("above", ("{a} above {b}", "{a} over {b}", "{a} up above {b}", "{a} higher than {b}")),
-    "below": Phrases("below", ("{a} below {b}", "{a} under {b}", "{a} underneath {b}", "{a} beneath {b}")),
+    "above": Phrases(
+        "above",
+        ("{a} above {b}", "{a} over {b}", "{a} up above {b}", "{a} floating above {b}", "{a} high above {b}",
+         "{a} higher than {b}", "{a} right above {b}", "{b} with {a} above it", "{b} and above it {a}"),
+    ),
+    "below": Phrases(
+        "below",
+        ("{a} below {b}", "{a} under {b}", "{a} underneath {b}", "{a} lower than {b}", "{a} down below {b}",
+         "{a} beneath {b}", "{a} right under {b}", "{b} with {a} below it", "{b} and under it {a}"),
+    ),
     "next to": Phrases(
         "next to",
         ("{a} next to {b}", "{a} beside {b}", "{a} and {b} next to each other", "{a} and {b} side by side",
-         "{a} by the side of {b}", "{a} alongside {b}"),
+         "{a} by the side of {b}", "{a} alongside {b}", "{a} right next to {b}", "{a} close to {b}",
+         "{a} and beside it {b}"),
     ),
 }  # fmt: skip
-JOINTS = Phrases("joint", ("{a} and {b}", "{a} with {b}", "{a} and also {b}", "{a}, {b}", "{a} plus {b}", "{a} & {b}"))
+JOINTS = Phrases(
+    "joint",
+    ("{a} and {b}", "{a} with {b}", "{a} and also {b}", "{a}, {b}", "{a} plus {b}", "{a} & {b}", "{a} as well as {b}",
+     "{a} together with {b}", "{a} along with {b}", "{a} + {b}", "both {a} and {b}", "{a} / {b}", "{a} and {b} too"),
+)  # fmt: skip
 BACKGROUND_NOUNS = {
     "meadow": "a meadow",
     "forest": "a forest",

@@ -88,7 +88,7 @@ STYLES: dict[str, Look] = _looks(
     storybook=("in storybook style", "as a storybook page", "in the usual style"),
     pixel_art=("in pixel art style", "as pixel art", "in a blocky pixel style"),
     sepia=("in sepia", "as an old sepia photo", "in sepia tones"),
-    black_and_white=("in black and white", "as a black and white picture", "in shades of grey"),
+    black_and_white=("in black and white", "as a black and white picture", "in shades of grey", "in black & white"),
     watercolour=("as a watercolour", "in watercolour style", "painted in watercolour"),
     pencil_sketch=("as a pencil sketch", "drawn in pencil", "as a crayon sketch"),
 )

@@ -35,6 +35,7 @@ from training.conversations import BatchSettings, MakeMessages
 from training.loop import Finished, LoopSettings
 from training.overrides import apply_overrides
 from training.sft import SftSettings, train
+from training.stages import learn_only
 from training.state import AveragedWeights
 from training.tokenizer import load_tokenizer, recipe_named
 from training.tokenizer import train as train_tokenizer
@@ -261,8 +262,7 @@ def learn_organs(
 ) -> bool:
     """Trains these organs alone, in place; whether that is finished. The others keep their weights."""
     learner = copy.deepcopy(model)  # its state holds every organ, and a later run may begin with others
-    for name, parameter in learner.named_parameters():
-        parameter.requires_grad_(name.split(".")[0] in organs)
+    learn_only(learner, organs)
     finished = train(learner, processor, make_messages, settings, run_dir, None, make_texts)
     for organ in organs:
         getattr(model, organ).load_state_dict(getattr(learner, organ).state_dict())
@@ -272,7 +272,7 @@ def learn_organs(
 def learn_language(model: VARGPT, processor: VargptProcessor, run_dir: Path, budget: Budget) -> bool:
     settings = nano_language()
     settings = dataclasses.replace(settings, loop=budget.of(settings.loop))
-    return learn_organs(model, ("language_model", "lm_head"), processor, language_messages_of, settings, run_dir)
+    return learn_organs(model, ("language_model",), processor, language_messages_of, settings, run_dir)
 
 
 def learn_sight(model: VARGPT, run_dir: Path, budget: Budget) -> bool:
@@ -284,7 +284,7 @@ def learn_sight(model: VARGPT, run_dir: Path, budget: Budget) -> bool:
 def learn_to_understand(model: VARGPT, processor: VargptProcessor, run_dir: Path, budget: Budget) -> bool:
     settings = nano_understanding()
     settings = dataclasses.replace(settings, loop=budget.of(settings.loop))
-    organs = ("vision", "vision_norm", "language_model", "lm_head")
+    organs = ("vision", "vision_norm", "language_model")
     return learn_organs(model, organs, processor, seeing_messages_of, settings, run_dir, more_language)
 
 

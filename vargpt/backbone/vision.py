@@ -9,6 +9,7 @@ Shape legend: I pictures, P patches of all pictures, M merged patches of all pic
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -18,6 +19,10 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransforme
 
 class FeatureNorm(nn.RMSNorm):
     """Brings the ViT's features to the loudness of words, which one weight per channel then learns."""
+
+    def forward(self, features: Float[Tensor, "*cells D"]) -> Float[Tensor, "*cells D"]:
+        """In the dtype of what comes in, also where that is computed in less than the weights have."""
+        return F.rms_norm(features, self.normalized_shape, self.weight.to(features.dtype), self.eps)
 
 
 def patchify(

@@ -145,12 +145,13 @@ class PictureGRPO(GRPOTrainer):
         """One conversation per prompt, ending with a picture; equal neighbours are drawn together."""
         seed = (self.args.seed * 1_000_003 + self.state.global_step) * 64 + self.accelerator.process_index
         sampling = ImageSampling(guidance_scale=1.0, temperature=self.temperature)
-        groups = list(runs(wanted, MAX_PICTURES))
+        groups, layout = list(runs(wanted, MAX_PICTURES)), self.base.config.layout()
         requests = [
             ChatRequest(
                 messages=group[0].messages,
                 image_sampling=sampling,
                 route="image",
+                size=(layout.height, layout.width),  # not that of a picture in the prompt: all are scored together
                 n=len(group),
                 seed=seed * 4096 + number * MAX_PICTURES,
             )

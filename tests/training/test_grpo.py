@@ -104,6 +104,7 @@ def test_the_first_loss_has_ratios_of_one_and_no_divergence(tmp_path) -> None:
     assert "old_per_token_logps" in output, "the second pass needs the first one's"
     shuffled = torch.randperm(8)
     inputs = {name: value[shuffled] if value.ndim else value for name, value in output.items()}
+    trainer.current_gradient_accumulation_steps = 1  # what training would have set
     loss = trainer.compute_loss(trainer.model, inputs)
     assert trainer._metrics["train"]["kl"][-1] == pytest.approx(0, abs=1e-6)
     assert trainer._metrics["train"]["clip_ratio/region_mean"][-1] == 0

@@ -74,7 +74,7 @@ def test_what_trl_sees_is_the_mean_log_prob_per_bit(tmp_path) -> None:
     per_bit = -(losses * bits).sum(1) / bits.sum()
     assert metrics["logps/chosen"] == pytest.approx(per_bit[:2].mean().item(), abs=1e-5)
     assert metrics["logps/rejected"] == pytest.approx(per_bit[2:].mean().item(), abs=1e-5)
-    assert per_bit[:2].mean() != pytest.approx(per_bit[2:].mean(), abs=1e-4)
+    assert per_bit[:2].mean().item() != pytest.approx(per_bit[2:].mean().item(), abs=1e-4)
 
 
 def test_the_margin_of_one_batch_grows_step_by_step(tmp_path) -> None:

@@ -363,10 +363,8 @@ def bench(
     ] = None,
 ) -> None:
     """Measure how fast the model is on this machine, or how fast a published architecture could be on it."""
-    from rich.table import Table
-
     from vargpt.chat.commands import parse_size
-    from vargpt.evaluation.commands import load_checkpoint, time_architecture, write_json
+    from vargpt.evaluation.commands import load_checkpoint, speed_table, time_architecture, write_json
 
     if checkpoint is not None:
         console().print(load_checkpoint(checkpoint, out))
@@ -380,17 +378,33 @@ def bench(
         return
     if size is not None or dtype is not None or compiled:
         raise ValueError("--size, --dtype and --compile go with --architecture; a model folder has its own")
-    from vargpt.evaluation.report import speed_lines
     from vargpt.evaluation.speed import measure_speed
 
     speed = measure_speed(open_engine(model, {"device": device}), runs, batch_size)
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for name, value in speed_lines(speed):
-        table.add_row(name, value)
-    console().print(table)
+    console().print(speed_table(speed))
     write_json(out, speed.as_json())
+
+
+@app.command()
+def prefer(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the preferences; one that was begun is continued.")],
+    prompts: Annotated[Path | None, typer.Option("--prompts", help="A file with one prompt per line.")] = None,
+    storybook: Annotated[int | None, typer.Option("--storybook", help="So many requests of the storybook.")] = None,
+    n: Annotated[int, typer.Option("--n", help="Pictures per prompt.")] = 4,
+    reward: Annotated[str | None, typer.Option("--reward", help="storybook or clip:MODEL: what judges.")] = None,
+    chosen_from: Annotated[
+        str | None, typer.Option("--chosen-from", help="Folder of better pictures, or storybook: pages as announced.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the prompts and of the first picture.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Prompts drawn together.")] = 8,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Draw several pictures of every prompt and keep which is better, for preference training."""
+    from training.prefer import Order, run
+
+    order = Order(prompts, storybook, n, reward, chosen_from, seed, batch_size)
+    typer.echo(run(order, lambda: open_engine(model, {"device": device}), out))
 
 
 @app.command()
@@ -398,17 +412,10 @@ def doctor(
     model: Annotated[str | None, typer.Option("--model", help="Folder or hub id: estimate what it needs.")] = None,
 ) -> None:
     """Say what is installed, which device will be used, and what fits. Exit code 1: something is amiss."""
-    from rich.table import Table
+    from vargpt.doctor import examine, findings_table
 
-    from vargpt.doctor import examine
-
-    marks = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}
-    table = Table(box=None, show_header=False, pad_edge=False)
     findings = examine(model)
-    for finding in findings:
-        advice = f"\n[yellow]{finding.advice.replace('[', chr(92) + '[')}[/]" if finding.advice else ""
-        table.add_row(finding.name, marks[finding.ok], f"{finding.value.replace('[', chr(92) + '[')}{advice}")
-    console().print(table)
+    console().print(findings_table(findings))
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(REFUSED)
 

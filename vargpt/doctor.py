@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import torch
+from rich.markup import escape
+from rich.table import Table
 
 from vargpt.config import VargptConfig
 from vargpt.loading import OUTLINE, default_model_path, model_config, read_json, resolve_model
@@ -44,6 +46,16 @@ def examine(model: str | Path | None = None) -> list[Finding]:
         ValueError: its config is damaged.
     """
     return [*software_findings(), *extra_findings(), *machine_findings(), *model_findings(model)]
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """The report for a terminal."""
+    marks = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        advice = f"\n[yellow]{escape(finding.advice)}[/]" if finding.advice else ""
+        table.add_row(finding.name, marks[finding.ok], f"{escape(finding.value)}{advice}")
+    return table
 
 
 def software_findings() -> Iterator[Finding]:

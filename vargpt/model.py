@@ -55,6 +55,19 @@ class VargptOutput(ModelOutput):
     last_hidden_state: Tensor | None = None
 
 
+@dataclass
+class SequenceLogProbs(ModelOutput):
+    """Log-probability of every token given what stands before it, "B T", in nats; 0 where nothing is predicted.
+
+    `image` speaks of the tokens of drawn pictures, at their slots; `image_entropy` of how open each of them was; `text`
+    of the words under labels (None without labels).
+    """
+
+    image: Tensor | None = None
+    image_entropy: Tensor | None = None
+    text: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class DrawnPlaces:
     """Where the drawn pictures of a batch stand: `<start>` of picture n is token `start[n]` of row `row[n]`."""
@@ -62,6 +75,20 @@ class DrawnPlaces:
     row: Int[Tensor, " N"]
     start: Int[Tensor, " N"]
     source: Int[Tensor, " N"]  # index of the last input picture before it in its row, or -1
+
+    def spread(self, values: Float[Tensor, "N L"], shape: tuple[int, int]) -> Float[Tensor, "B T"]:
+        """Values of the tokens of each picture, at its slots in a batch of this shape; 0 elsewhere."""
+        slots = self.start[:, None] + 1 + torch.arange(values.shape[1], device=values.device)
+        return values.new_zeros(shape).index_put((self.row[:, None], slots), values)
+
+
+@dataclass(frozen=True)
+class DrawnPictures:
+    """The drawn pictures of a batch: their tokens, what the generator draws them from, and where they stand."""
+
+    tokens: ImageTokens
+    context: ImageContext
+    places: DrawnPlaces
 
 
 def round_up(length: int, step: int = 16) -> int:
@@ -282,34 +309,106 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         Raises:
             ValueError: placeholders and pictures do not fit.
         """
-        valid = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        tokens = places = token_conditions = slot_inputs = None
-        if image_bits is not None and image_bits.shape[0]:
-            layout = self.config.layout(None if image_size is None else (int(image_size[0]), int(image_size[1])))
-            tokens = ImageTokens.from_flat(layout, image_bits.bool())
-            num_slots = self._slots_per_picture(input_ids, len(image_bits), layout)
-            places = self.drawn_places(input_ids, num_slots)
-            if conditions is None:
-                conditions = torch.zeros(places.row.numel(), dtype=torch.long, device=input_ids.device)
-            token_conditions = self._spread_conditions(input_ids, places, conditions)
-            pooled = self.pooled_states(conditions)
-            condition = None if pooled is None else self.generator.pooled_condition(pooled)
-            slot_inputs = self.generator.slot_inputs(tokens, self.image_tokenizer, condition)
-            slot_inputs = F.pad(slot_inputs, (0, 0, 0, num_slots - layout.num_tokens))  # or cut, to the first
-        hidden = self.hidden_states(input_ids, valid, pixel_values, image_grid_thw, slot_inputs, token_conditions)
+        hidden, drawn = self._read(
+            input_ids,
+            attention_mask,
+            pixel_values,
+            image_grid_thw,
+            image_bits,
+            image_size,
+            conditions,
+            image_latents,
+        )
         output = VargptOutput(last_hidden_state=hidden)
         if labels is not None:
             output.text_loss = self._text_loss(hidden, labels)
         else:
             output.logits = self.lm_head(hidden)
-        if tokens is not None and places is not None and conditions is not None:
-            heard = min(num_slots, tokens.layout.num_tokens)
-            context = self.image_context(hidden, input_ids, valid, places, heard, conditions, image_latents)
-            targets = None if target_bits is None else ImageTokens.from_flat(tokens.layout, target_bits.bool())
-            output.scale_losses = self.generator.loss(context, tokens, self.image_tokenizer, targets, token_weights)
-            output.image_loss = self._image_loss(output.scale_losses, tokens.layout)
+        if drawn is not None:
+            layout = drawn.tokens.layout
+            targets = None if target_bits is None else ImageTokens.from_flat(layout, target_bits.bool())
+            output.scale_losses = self.generator.loss(
+                drawn.context, drawn.tokens, self.image_tokenizer, targets, token_weights
+            )
+            output.image_loss = self._image_loss(output.scale_losses, layout)
         output.loss = self._total_loss(output)
         return output
+
+    def sequence_log_probs(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        attention_mask: Tensor | None = None,
+        labels: Int[Tensor, "B T"] | None = None,
+        pixel_values: Float[Tensor, "P patch"] | None = None,
+        image_grid_thw: Int[Tensor, "I 3"] | None = None,
+        image_bits: Bool[Tensor, "N L d"] | None = None,
+        image_size: Sequence[int] | None = None,
+        image_latents: Float[Tensor, "I h w d"] | None = None,
+        temperature: float | Sequence[float] = 1.0,
+    ) -> SequenceLogProbs:
+        """How likely the model finds the drawn pictures (and words) of whole conversations, in one forward.
+
+        The conditional branch alone, without guidance: what `draw` samples from at guidance scale 1.
+
+        Args:
+            input_ids: as in `forward`, with one slot for every token of a drawn picture.
+            attention_mask: as in `forward`.
+            labels: words to be scored too, IGNORE_INDEX elsewhere; default none.
+            pixel_values: as in `forward`.
+            image_grid_thw: as in `forward`.
+            image_bits: as in `forward`.
+            image_size: as in `forward`.
+            image_latents: as in `forward`.
+            temperature: of the pictures, one for all scales or one per scale; words are scored at 1.
+
+        Raises:
+            ValueError: placeholders and pictures do not fit, or slots are missing; a temperature of 0.
+        """
+        num_slots = int((input_ids == self.placeholders.slot).sum())
+        num_tokens = 0 if image_bits is None else image_bits.shape[0] * image_bits.shape[1]
+        if num_slots < num_tokens:
+            raise ValueError(f"{num_tokens} image tokens are scored at as many slots, but there are {num_slots}")
+        hidden, drawn = self._read(
+            input_ids, attention_mask, pixel_values, image_grid_thw, image_bits, image_size, None, image_latents
+        )
+        output = SequenceLogProbs(text=None if labels is None else self._text_log_probs(hidden, labels))
+        if drawn is not None:
+            scores = self.generator.scores(drawn.context, drawn.tokens, self.image_tokenizer, temperature)
+            shape = (input_ids.shape[0], input_ids.shape[1])
+            output.image = drawn.places.spread(scores.log_probs, shape)
+            output.image_entropy = drawn.places.spread(scores.entropies, shape)
+        return output
+
+    def _read(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        pixel_values: Tensor | None,
+        image_grid_thw: Tensor | None,
+        image_bits: Tensor | None,
+        image_size: Sequence[int] | None,
+        conditions: Tensor | None,
+        image_latents: Tensor | None,
+    ) -> tuple[Float[Tensor, "B T D"], DrawnPictures | None]:
+        """The language model over whole sequences, and what the generator is then to be asked; see `forward`."""
+        valid = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        if image_bits is None or not image_bits.shape[0]:
+            return self.hidden_states(input_ids, valid, pixel_values, image_grid_thw, None), None
+        layout = self.config.layout(None if image_size is None else (int(image_size[0]), int(image_size[1])))
+        tokens = ImageTokens.from_flat(layout, image_bits.bool())
+        num_slots = self._slots_per_picture(input_ids, len(image_bits), layout)
+        places = self.drawn_places(input_ids, num_slots)
+        if conditions is None:
+            conditions = torch.zeros(places.row.numel(), dtype=torch.long, device=input_ids.device)
+        token_conditions = self._spread_conditions(input_ids, places, conditions)
+        pooled = self.pooled_states(conditions)
+        condition = None if pooled is None else self.generator.pooled_condition(pooled)
+        slot_inputs = self.generator.slot_inputs(tokens, self.image_tokenizer, condition)
+        slot_inputs = F.pad(slot_inputs, (0, 0, 0, num_slots - layout.num_tokens))  # or cut, to the first
+        hidden = self.hidden_states(input_ids, valid, pixel_values, image_grid_thw, slot_inputs, token_conditions)
+        heard = min(num_slots, layout.num_tokens)
+        context = self.image_context(hidden, input_ids, valid, places, heard, conditions, image_latents)
+        return hidden, DrawnPictures(tokens, context, places)
 
     def _slots_per_picture(self, input_ids: Tensor, num_pictures: int, layout: ImageLayout) -> int:
         if self.config.trains_as_published:
@@ -332,6 +431,12 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             return logits.sum() * 0.0
         return F.cross_entropy(logits.float(), labels[:, 1:][due])
 
+    def _text_log_probs(self, hidden: Tensor, labels: Tensor) -> Float[Tensor, "B T"]:
+        """Log-probability of every labelled token, at its own place."""
+        due = labels[:, 1:] != IGNORE_INDEX
+        chosen = self.lm_head(hidden[:, :-1][due]).float().log_softmax(-1).gather(1, labels[:, 1:][due][:, None])
+        return chosen.new_zeros(labels.shape).index_put((F.pad(due, (1, 0)),), chosen[:, 0])
+
     def _image_loss(self, scale_losses: Float[Tensor, "N K"], layout: ImageLayout) -> Tensor:
         """Scales weigh by the square root of their tokens: fine scales carry the bits, coarse ones the composition."""
         power = 1.0 if self.config.trains_as_published else 0.5
@@ -345,10 +450,6 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         if output.image_loss is not None:
             parts.append(self.config.image_loss_weight * output.image_loss)
         return sum(parts[1:], parts[0]) if parts else None
-
-    def image_log_probs(self, context: ImageContext, tokens: ImageTokens) -> Float[Tensor, "N L"]:
-        """Log-probability of every token of drawn pictures in nats (preference training)."""
-        return self.generator.log_probs(context, tokens, self.image_tokenizer)
 
 
 AutoModel.register(VargptConfig, VARGPT)

@@ -67,6 +67,23 @@ def draw_cases(category: DrawCategory, n: int, seed: int = 0) -> list[DrawCase]:
     return [_draw_case(category, _rng(category, seed, index)) for index in range(n)]
 
 
+def practice_cases(n: int, seed: int = 0) -> list[DrawCase]:
+    """`n` requests of all categories in turn, in wordings and combinations of training: to practise on, not to measure.
+
+    Case `i` is the same for every `n`.
+    """
+    names = tuple(DRAW_WISHES)
+    return [_practice_case(names[index % len(names)], _rng("practice", seed, index)) for index in range(n)]
+
+
+def _practice_case(category: str, rng: random.Random) -> DrawCase:
+    while True:
+        wish = DRAW_WISHES[category][0](rng)
+        scene = complete(rng, wish, "train", surprise=False)
+        if scene is not None:
+            return DrawCase(category, phrase(rng, wish, "train"), wish, scene)
+
+
 def _draw_case(category: str, rng: random.Random) -> DrawCase:
     make, part = DRAW_WISHES[category]
     while True:

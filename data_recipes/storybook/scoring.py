@@ -133,18 +133,42 @@ class Storybook:
 
 def meets(reading: Reading, wish: wishes.Wish, strict: bool = False) -> bool:
     """Whether a page shows what was said; `strict`: and nothing else."""
-    wanted = Wish(
+    wanted = _wanted(wish, strict)
+    if wish.style is None and reading.style in COLOURLESS_STYLES and any(thing.colour for thing in wanted.things):
+        return False  # a colour was said, and nobody asked for a style that hides it
+    seen = aspects(reading, wanted)
+    asked = (*SAID, "nothing else") if strict else SAID
+    return all(seen[name] for name in asked) and (wish.relation != "next to" or _side_by_side(reading, wish))
+
+
+def credit(reading: Reading, wish: wishes.Wish) -> float:
+    """How much of what was said a page shows, 0 to 1: the share of its claims that hold. 1 only for `meets`, strictly.
+
+    Finer than right or wrong, so that of two pages with mistakes the better one can be told.
+    """
+    if meets(reading, wish, strict=True):
+        return 1.0
+    wanted, marks = _wanted(wish, strict=True), [False]  # something is wrong, even if no claim by itself is
+    for thing in wanted.things:
+        seen = aspects(reading, Wish((thing,)))
+        claims = {"counts": thing.count, "colours": thing.colour, "places": thing.place, "sizes": thing.size}
+        marks += [seen["kinds"], *(seen["kinds"] and seen[name] for name, said in claims.items() if said is not None)]
+    seen = aspects(reading, wanted)
+    claims = {"relations": wish.relation, "background": wish.background, "style": wish.style}
+    marks += [seen[name] for name, said in claims.items() if said is not None]
+    marks.append({thing.kind for thing in reading.things} <= {thing.kind for thing in wanted.things})
+    return sum(marks) / len(marks)
+
+
+def _wanted(wish: wishes.Wish, strict: bool) -> Wish:
+    """What was said, in the words of the judge."""
+    return Wish(
         tuple(WishedThing(w.kind, w.count, _painted_colour(w), w.size, w.place) for w in wish.wants),
         ((0, wish.relation, 1),) if wish.relation in RELATIONS else (),
         wish.background,
         wish.style,
         nothing_else=strict,
     )
-    if wish.style is None and reading.style in COLOURLESS_STYLES and any(thing.colour for thing in wanted.things):
-        return False  # a colour was said, and nobody asked for a style that hides it
-    seen = aspects(reading, wanted)
-    asked = (*SAID, "nothing else") if strict else SAID
-    return all(seen[name] for name in asked) and (wish.relation != "next to" or _side_by_side(reading, wish))
 
 
 def _side_by_side(reading: Reading, wish: wishes.Wish) -> bool:

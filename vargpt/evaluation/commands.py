@@ -16,6 +16,8 @@ from vargpt.evaluation.architecture_report import scale_table, variant_table
 from vargpt.evaluation.architecture_speed import measure_architecture
 from vargpt.evaluation.base import Progress, Report
 from vargpt.evaluation.loading_speed import measure_loading, write_random_checkpoint
+from vargpt.evaluation.report import speed_lines
+from vargpt.evaluation.speed import Speed
 from vargpt.loading import resolve_device
 
 
@@ -57,6 +59,16 @@ def time_architecture(
     yield variant_table(speed)
     yield scale_table(speed)
     write_json(out, speed.as_json())
+
+
+def speed_table(speed: Speed) -> Table:
+    """What was measured, one line each."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in speed_lines(speed):
+        table.add_row(name, value)
+    return table
 
 
 def write_json(path: Path | None, content: dict[str, Any]) -> None:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vargpt.types import ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens, TokenCodec
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What a generator thinks of tokens that are known, per token in nats: how likely, and how open the choice was."""
+
+    log_probs: Float[Tensor, "N L"]
+    entropies: Float[Tensor, "N L"]
 
 
 class ImageGenerator(nn.Module, ABC):
@@ -24,6 +33,16 @@ class ImageGenerator(nn.Module, ABC):
         self, context: ImageContext, tokens: ImageTokens, codec: TokenCodec, targets: ImageTokens | None = None
     ) -> Float[Tensor, "N L"]:
         """Log-probability of every token of `targets` (default: `tokens`), summed over its bits, in nats."""
+
+    @abstractmethod
+    def scores(
+        self,
+        context: ImageContext,
+        tokens: ImageTokens,
+        codec: TokenCodec,
+        temperature: float | Sequence[float] = 1.0,
+    ) -> TokenScores:
+        """Log-probability and entropy of every token, sampled at `temperature` (one for all scales, or one each)."""
 
     @abstractmethod
     def loss(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from vargpt.config import VargptGeneratorConfig
-from vargpt.generators.base import ImageGenerator
+from vargpt.generators.base import ImageGenerator, TokenScores
 from vargpt.generators.blocks import Block, DrawCache, LayerCache, Rotary, rotary_2d
 from vargpt.generators.conditions import AttentivePool
 from vargpt.generators.schedules import (
@@ -252,6 +252,30 @@ class NextScaleGenerator(ImageGenerator):
     ) -> Float[Tensor, "N L"]:
         """Log-probability of every token, summed over its bits, in nats."""
         return -self.bit_losses(context, tokens, codec, targets).sum(-1)
+
+    def scores(
+        self,
+        context: ImageContext,
+        tokens: ImageTokens,
+        codec: TokenCodec,
+        temperature: float | Sequence[float] = 1.0,
+    ) -> TokenScores:
+        """Log-probability and entropy of every token, summed over its bits, in nats, with one branch.
+
+        Raises:
+            ValueError: more than one branch, or a temperature of 0, at which nothing is left to chance.
+        """
+        if len(context.branches) != 1:
+            raise ValueError(f"tokens are scored on one branch, got {len(context.branches)}")
+        scales = tokens.layout.scales
+        per_token = [at_scale(temperature, k) for k, (h, w) in enumerate(scales) for _ in range(h * w)]
+        if min(per_token) <= 0:
+            raise ValueError(f"log-probabilities need a temperature above 0, got {temperature}")
+        logits = self.logits(context, tokens, codec).float()
+        for_one = (logits[..., 1] - logits[..., 0]) / logits.new_tensor(per_token)[:, None]
+        losses = F.binary_cross_entropy_with_logits(for_one, tokens.flat().float(), reduction="none")
+        entropies = F.softplus(for_one) - for_one * for_one.sigmoid()
+        return TokenScores(-losses.sum(-1), entropies.sum(-1))
 
     def loss(
         self,

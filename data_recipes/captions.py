@@ -82,7 +82,7 @@ class TransformersCaptioner:
     """
 
     def __init__(self, model: str, prompt: str = DESCRIBE, device: str = "cpu", max_new_tokens: int = 160) -> None:
-        from transformers import pipeline
+        from transformers.pipelines import pipeline
 
         self.prompt, self.max_new_tokens = prompt, max_new_tokens
         self.describe = pipeline("image-text-to-text", model=model, device=device)

@@ -60,7 +60,7 @@ def llava_instruct(root: Path) -> None:
         {"id": "000000033471", "image": "coco/train2017/000000033471.jpg",
          "conversations": conversation("<image>\nWhat colour is the bus?\nAnswer with one word.", "White",
                                        "And what is on the back of it?", "An advertisement")},
-        {"id": "n161313", "image": "vg/VG_100K/2331.jpg", "conversations": conversation("Where is he?\n<image>", "Left")},
+        {"id": "n161313", "image": "vg/VG_100K/2331.jpg", "conversations": conversation("Where?\n<image>", "Left")},
         {"id": "broken", "image": "gqa/images/1.jpg", "conversations": conversation("<image>\nWhat is this?", "A dog")},
         {"id": "missing", "image": "ocr_vqa/images/0143034901.jpg", "conversations": conversation("Who?", "He")},
         {"id": "wgByO4Y_0", "model": "", "conversations": conversation("Tell me a joke", "No")},
@@ -110,7 +110,7 @@ def journeydb(root: Path) -> None:
     rows = [
         {"img_path": "./000/aa.jpg", "prompt": "a red panda reading, soft light --ar 3:2 --v 4",
          "Task2": {"Caption": "A red panda is reading a book in the soft light of a paper lantern."}, "Task3": {}},
-        {"img_path": "./000/bb.jpg", "prompt": "https://s.mj.run/x.png a castle --v 5", "Task2": {"Caption": "Castle."}},
+        {"img_path": "./000/bb.jpg", "prompt": "https://s.mj.run/x.png castle --v 5", "Task2": {"Caption": "Castle."}},
         {"img_path": "./001/cc.jpg", "prompt": "a lost picture", "Task2": {"Caption": "It is lost."}},
     ]  # fmt: skip
     lines = "".join(json.dumps(row) + "\n" for row in rows)

@@ -13,12 +13,13 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import PIL.Image
 import PIL.ImageOps
 
-from vargpt.types import Message, Role
+if TYPE_CHECKING:
+    from vargpt.types import Message, Role
 
 INPUT, DRAWN = "<image>", "<image_gen>"  # the published placeholders: a picture that is seen, a picture that is drawn
 DAMAGE = (OSError, EOFError, SyntaxError, ValueError, IndexError, struct.error, zlib.error)  # PIL's, format by format
@@ -155,6 +156,8 @@ def misplaced(turns: Sequence[Turn], num_pictures: int) -> str | None:
 
 def to_messages(turns: Sequence[Turn], images: Sequence[PIL.Image.Image]) -> tuple[Message, ...]:
     """Turns with placeholders, and the pictures in their order, as messages of the model."""
+    from vargpt.types import Message  # here, because it imports torch, and a build needs none
+
     if len(placeholders(turns)) != len(images):
         raise ValueError(f"{len(placeholders(turns))} placeholders for {len(images)} pictures")
     left = iter(images)

@@ -10,14 +10,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_recipes.base import Turn, decode, to_messages
-from data_recipes.build.manifest import Manifest
-from vargpt.types import Message
+from data_recipes.manifest import Manifest
+
+if TYPE_CHECKING:
+    from vargpt.types import Message
 
 
-class Built(Sequence[tuple[Message, ...]]):
+class Built(Sequence["tuple[Message, ...]"]):
     """The rows of one built folder. Only the places of the lines are held in memory; it can be sent to workers."""
 
     def __init__(self, folder: str | Path) -> None:

@@ -12,10 +12,12 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from vargpt.types import Message
+if TYPE_CHECKING:
+    from vargpt.types import Message
 
-Messages = Sequence[Message]
+Messages = Sequence["Message"]
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def test_the_library_logs_and_never_prints(path: Path) -> None:
         assert prints(path) == []
 
 
-@pytest.mark.parametrize("path", each_source("vargpt"))
+@pytest.mark.parametrize("path", each_source("vargpt", "data_recipes"))
 def test_optional_packages_are_imported_only_where_they_are_used(path: Path) -> None:
     assert {name.split(".")[0] for name, at_import in imports(path) if at_import} & OPTIONAL == set()
 

@@ -303,3 +303,22 @@ def test_a_missing_nano_is_a_finding_with_advice(tmp_path: Path, monkeypatch: py
     (finding,) = [one for one in examine() if one.name == "model"]
     assert finding.ok is False and "make nano" in finding.advice
     assert run("doctor").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "packed"),
+    [
+        (("cpu", "auto", None, False), True),
+        (("cpu", "float32", None, False), True),
+        (("cpu", "bfloat16", None, False), False),
+        (("cpu", "auto", "int8", False), False),
+        (("cpu", "auto", None, True), False),
+    ],
+)
+def test_whole_weights_are_packed_on_a_cpu_and_no_others(options, packed) -> None:
+    from vargpt.cli import loading
+
+    try:
+        assert loading(*options)["packed"] is packed
+    except ImportError:
+        pytest.skip("bitsandbytes is not installed")

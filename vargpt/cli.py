@@ -432,17 +432,23 @@ def console() -> Console:
 def loading(
     device: str, dtype: str, quantize: str | None, offload: bool, adapters: list[Path] | None = None
 ) -> dict[str, Any]:
-    """Keyword arguments of `ChatEngine.load`, checked before the model is read."""
+    """Keyword arguments of `ChatEngine.load`, checked before the model is read. Whole weights on a CPU are packed."""
+    import torch
+
     from vargpt.adapters import read_card
     from vargpt.loading import resolve_device, resolve_dtype
     from vargpt.quantization import check_quantization
 
-    resolve_dtype(dtype, resolve_device(device))
+    where = resolve_device(device)
+    exact = resolve_dtype(dtype, where) == torch.float32 and where.type == "cpu"
     check_quantization(quantize, offload)
     folders = [str(folder.resolve()) for folder in adapters or ()]
     for folder in folders:
         read_card(Path(folder))
-    return {"device": device, "dtype": dtype, "quantization": quantize, "offload": offload, "adapters": folders}
+    return {
+        "device": device, "dtype": dtype, "quantization": quantize, "offload": offload, "adapters": folders,
+        "packed": exact and not (quantize or offload or folders),
+    }  # fmt: skip
 
 
 def open_engine(model: str | None, options: dict[str, Any]) -> ChatEngine:

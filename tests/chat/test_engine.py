@@ -12,9 +12,11 @@ import torch
 from tests.chat.scripted import ask, drawing_engine, red_square, text_of
 from vargpt.chat.engine import ChatEngine, ContextFullError
 from vargpt.chat.requests import choose_picture, layout_for, seen_messages
+from vargpt.loading import save
 from vargpt.testing import tiny_config, tiny_model, tiny_processor
 from vargpt.types import (
     ChatEvent,
+    ChatRequest,
     ImageFinished,
     ImagePart,
     ImagePreview,
@@ -270,3 +272,16 @@ def test_pictures_of_a_batch_with_different_settings_are_each_drawn_by_their_own
     turns = engine.reply_batch([cold, warm, cold])
     first, second, third = (np.asarray(bits(turn.message.images[0])) for turn in turns)
     assert np.array_equal(first, third) and not np.array_equal(first, second)
+
+
+def test_packed_weights_answer_the_same(tmp_path) -> None:
+    save(tiny_model(), tiny_processor(), tmp_path, torch.float32)
+    request = ChatRequest(messages=(Message.of("user", red_square(), "draw a fox"),), route="image", seed=3)
+    plain, packed = (ChatEngine.load(tmp_path, device="cpu", packed=choice).reply(request) for choice in (False, True))
+    assert plain.message.text == packed.message.text
+    equal = [
+        (bits(a) == bits(b)).float().mean() for a, b in zip(plain.message.images, packed.message.images, strict=True)
+    ]
+    assert equal and min(equal) > 0.99, "rounding may turn a bit that is a toss-up"
+    with pytest.raises(ValueError, match="without quantisation"):
+        ChatEngine.load(tmp_path, device="cpu", packed=True, offload=True)

@@ -59,15 +59,17 @@ class ChatEngine:
         quantization: Quantization | None = None,
         offload: bool = False,
         adapters: Sequence[str | Path] = (),
+        packed: bool = False,
     ) -> ChatEngine:
         """An engine for a model folder or a hub id; None is the shipped nano. The rest is `vargpt.loading.load`'s.
 
-        The adapters in the folders `adapters` are on in every request that does not choose for itself.
+        The adapters in the folders `adapters` are on in every request that does not choose for itself. `packed` lays
+        whole float32 weights out for this CPU (`vargpt.packing`): quicker, but they can no longer be trained or saved.
 
         Raises:
             FileNotFoundError: there is no such model.
-            ValueError: the folder does not hold what belongs together, an adapter is of another model, or the device is
-                not there.
+            ValueError: the folder does not hold what belongs together, an adapter is of another model, the device is
+                not there, or options exclude one another.
             ImportError: `quantization` without bitsandbytes, or adapters without peft.
         """
         folder = resolve_model(path)
@@ -75,7 +77,11 @@ class ChatEngine:
             read_card(Path(adapter))
         if offload and adapters:
             raise ValueError("adapters need the layers where they are: leave either the adapters or offloading out")
+        if packed and (quantization or offload or adapters):
+            raise ValueError("packed weights are whole ones, without quantisation, offloading or adapters")
         model, processor = load(folder, device, dtype, quantization, offload)
+        if packed:
+            model.pack()
         engine = cls(model, processor, folder.resolve().name, model_hash(folder))
         engine.adapters.default = tuple(engine.adapters.load(adapter) for adapter in adapters)
         return engine

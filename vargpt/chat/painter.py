@@ -77,9 +77,15 @@ class Painter:
         text_encoder: str | Path | None = None,
         vae: str | Path | None = None,
         negative_prompt: str | None = None,
+        packed: bool = False,
     ) -> Painter:
-        """The painter of a published model; arguments and errors as for `load_text_to_image`."""
+        """The painter of a published model; arguments and errors as for `load_text_to_image`.
+
+        `packed` lays float32 weights out for this CPU (`vargpt.packing`).
+        """
         model = load_text_to_image(found.name, found.variant_name, device, dtype, text_encoder, vae)
+        if packed:
+            model.generator.pack()
         return cls(model, found.model_name, fingerprint(found, vae), negative_prompt)
 
     @property
@@ -245,6 +251,7 @@ class Order:
         quantization: str | None = None,
         offload: bool = False,
         adapters: Sequence[str] = (),
+        packed: bool = False,
     ) -> Painter:
         """Loads the model that only draws; errors as for `load_text_to_image`.
 
@@ -256,9 +263,7 @@ class Order:
             raise ValueError(
                 f"{self.model_name} only draws: of --dtype, --quantize, --offload and --adapter it takes --dtype"
             )
-        return Painter.load(
-            self.published, device, dtype, self.text_encoder, self.vae, negative_prompt=self.negative_prompt
-        )
+        return Painter.load(self.published, device, dtype, self.text_encoder, self.vae, self.negative_prompt, packed)
 
 
 def first_batch(waiting: Sequence[Canvas]) -> tuple[list[Canvas], list[Canvas]]:

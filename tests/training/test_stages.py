@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from data_recipes.catalogue import DATA_SETS
 from data_recipes.storybook.samples import MIXTURE
 from training.recipes import full_size as recipe
 from training.recipes.nano import LANGUAGE_MIXTURE, OTHER_MIXTURE, SEEING_MIXTURE
@@ -99,6 +100,10 @@ def test_fields_that_no_paper_states_are_named_and_exist() -> None:
     names = {field.name for field in dataclasses.fields(Stage)}
     for stage in recipe.full_size():
         assert set(stage.ours) <= names
+
+
+def test_the_published_program_reads_data_sets_that_there_are() -> None:
+    assert {name for stage in recipe.full_size() for name in stage.data} <= set(DATA_SETS)
 
 
 def test_nano_learns_from_kinds_that_the_storybook_has() -> None:

@@ -46,11 +46,24 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def speak_briefly(patch: pytest.MonkeyPatch) -> None:
+    """Random weights never stop talking by themselves."""
+    reply_batch, stream = ChatEngine.reply_batch, ChatEngine.stream
+
+    def briefly(request: ChatRequest) -> ChatRequest:
+        return dataclasses.replace(request, text_sampling=TextSampling(max_new_tokens=6))
+
+    patch.setattr(
+        ChatEngine, "reply_batch", lambda self, requests, *rest: reply_batch(self, list(map(briefly, requests)), *rest)
+    )
+    patch.setattr(
+        ChatEngine, "stream", lambda self, request, *rest, **named: stream(self, briefly(request), *rest, **named)
+    )
+
+
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random weights never stop talking by themselves."""
-    sampling = TextSampling(max_new_tokens=6)
-    monkeypatch.setitem(ChatRequest.__init__.__kwdefaults__, "text_sampling", sampling)
+    speak_briefly(monkeypatch)
 
 
 def settings_of(model: Path, pictures: Path, out: Path, **changes: object) -> FinetuneSettings:
@@ -63,7 +76,7 @@ def finished(model: Path, pictures: Path, tmp_path_factory: pytest.TempPathFacto
     """One run, long enough to learn something."""
     out, said = tmp_path_factory.mktemp("adapters") / "robot", []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ChatRequest.__init__.__kwdefaults__, "text_sampling", TextSampling(max_new_tokens=6))
+        speak_briefly(patch)
         settings = settings_of(model, pictures, out, steps=60, learning_rate=0.1, judge=lambda picture: True)
         return finetune(settings, said.append), out, said
 

@@ -34,6 +34,7 @@ class BatchSettings:
     """How samples become batches. `read_back_rate` is the share of samples that end with a picture in which that
     picture is also read back through the ViT and the turn is closed (the others stop after the slots: cheaper). Of a
     long conversation at most `max_drawn` pictures, the last one among them, are learnt; the others are only read back.
+    With 0 none is learnt.
     In one pool of `all_slots_every` do all slots of a picture pass the language model, in the others the first alone.
     `text_only` leaves all pictures out. `texts_per_pool` conversations without pictures, of a stream of their own, join
     every pool: they cost a twentieth of the others and keep language learning.

@@ -17,6 +17,7 @@ from transformers import GenerationConfig
 from transformers.trainer_utils import get_last_checkpoint
 
 from training.callbacks import MetricsLog, StopAfter
+from training.stages import learn_only
 from vargpt.model import VARGPT
 from vargpt.processing import VargptProcessor
 
@@ -89,8 +90,7 @@ def choose_organs(model: VARGPT, organs: Sequence[str]) -> None:
     names = {name for name, _ in model.named_children()} - {"image_tokenizer"}
     if not organs or set(organs) - names:
         raise ValueError(f"organs that learn are some of {', '.join(sorted(names))}; got {', '.join(organs) or 'none'}")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.split(".")[0] in organs)
+    learn_only(model, organs)
 
 
 def frozen_copy(model: VARGPT) -> VARGPT:

@@ -310,14 +310,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             ValueError: placeholders and pictures do not fit.
         """
         hidden, drawn = self._read(
-            input_ids,
-            attention_mask,
-            pixel_values,
-            image_grid_thw,
-            image_bits,
-            image_size,
-            conditions,
-            image_latents,
+            input_ids, attention_mask, pixel_values, image_grid_thw, image_bits, image_size, conditions, image_latents
         )
         output = VargptOutput(last_hidden_state=hidden)
         if labels is not None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ from training.overrides import apply_overrides
 from training.sft import SftSettings, train
 from training.stages import learn_only
 from training.state import AveragedWeights
-from training.tokenizer import load_tokenizer, recipe_named
+from training.tokenizer import TokenizerSettings, load_tokenizer, recipe_named
 from training.tokenizer import train as train_tokenizer
 from vargpt.chat.engine import ChatEngine
 from vargpt.loading import load, save
@@ -86,6 +87,8 @@ def nano_sft() -> SftSettings:
         compiled=True,
     )
 
+
+Settings = TypeVar("Settings", SftSettings, sight.SightSettings, TokenizerSettings)
 
 DRAWING_SAMPLES = 250_000  # of the first part of fine-tuning
 DRAWING_SHARE = 0.66
@@ -242,13 +245,17 @@ class Budget:
         left = None if self.end is None else max(0.0, (self.end - time.monotonic()) / 60)
         return dataclasses.replace(loop, time_budget_minutes=left)
 
+    def within(self, settings: Settings) -> Settings:
+        """The settings of a stage, stopped when the minutes are over."""
+        return dataclasses.replace(settings, loop=self.of(settings.loop))
+
 
 def learn_image_tokenizer(run_dir: Path, budget: Budget) -> bool:
     """Whether the image tokenizer is finished."""
     recipe = recipe_named("nano")
     if steps_done(run_dir) >= recipe.loop.total_steps:
         return True
-    return train_tokenizer(dataclasses.replace(recipe, loop=budget.of(recipe.loop)), run_dir).done
+    return train_tokenizer(budget.within(recipe), run_dir).done
 
 
 def learn_organs(
@@ -270,20 +277,17 @@ def learn_organs(
 
 
 def learn_language(model: VARGPT, processor: VargptProcessor, run_dir: Path, budget: Budget) -> bool:
-    settings = nano_language()
-    settings = dataclasses.replace(settings, loop=budget.of(settings.loop))
+    settings = budget.within(nano_language())
     return learn_organs(model, ("language_model",), processor, language_messages_of, settings, run_dir)
 
 
 def learn_sight(model: VARGPT, run_dir: Path, budget: Budget) -> bool:
-    settings = nano_sight()
-    settings = dataclasses.replace(settings, loop=budget.of(settings.loop))
+    settings = budget.within(nano_sight())
     return sight.train(model, page_of, CLASSES, settings, run_dir).done
 
 
 def learn_to_understand(model: VARGPT, processor: VargptProcessor, run_dir: Path, budget: Budget) -> bool:
-    settings = nano_understanding()
-    settings = dataclasses.replace(settings, loop=budget.of(settings.loop))
+    settings = budget.within(nano_understanding())
     organs = ("vision", "vision_norm", "language_model")
     return learn_organs(model, organs, processor, seeing_messages_of, settings, run_dir, more_language)
 
@@ -341,7 +345,7 @@ def run_nano(
         assert isinstance(trained, VARGPT)
         save_samples(trained, processor, run_dir / "samples" / f"step_{step:06d}.png")
 
-    settings = dataclasses.replace(settings, loop=budget.of(settings.loop))
+    settings = budget.within(settings)
     return model, processor, train(model, processor, later_messages, settings, run_dir, on_sample, later_texts)
 
 

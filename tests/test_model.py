@@ -8,6 +8,7 @@ from PIL import Image
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel
 
+from vargpt.backbone.vision import PagePositions
 from vargpt.backbone.merge import Condition
 from vargpt.model import IGNORE_INDEX, VARGPT
 from vargpt.processing import VargptProcessor
@@ -237,3 +238,34 @@ def test_with_a_norm_of_their_own_pictures_are_as_loud_as_words_whatever_the_vit
     model.vision.merger.mlp[-1].weight.data *= 1000.0
     model.vision.merger.mlp[-1].bias.data *= 1000.0
     assert_close(loudness(), quiet, rtol=0.1, atol=0.0)
+
+
+def test_a_picture_feature_knows_its_place_once_positions_are_learnt(processor) -> None:
+    """The ViT itself cannot tell the cells of an empty page apart, and the same place means the same on two pages."""
+    torch.manual_seed(0)
+    model = VARGPT(tiny_config(processor.special, vision_positions=True))
+    assert model.vision_positions is not None
+    assert float(model.vision_positions.weight.detach().abs().max()) == 0.0, "nothing is added before it is learnt"
+    paper = Image.new("RGB", (32, 32), (200, 30, 90))
+    inputs = processor.encode([[Message.of("user", paper, "and", paper)]], model)
+    is_picture = inputs["input_ids"] == processor.special.image
+
+    def features() -> torch.Tensor:
+        return model.embed(inputs["input_ids"], inputs["pixel_values"], inputs["image_grid_thw"])[is_picture]
+
+    blind = features()
+    assert_close(blind, blind[:1].expand_as(blind), rtol=1e-4, atol=1e-5)
+    torch.nn.init.normal_(model.vision_positions.weight)
+    first, second = features().chunk(2)
+    assert_close(first, second)
+    apart = torch.cdist(first, first) + torch.eye(len(first)) * 9
+    assert float(apart.min().detach()) > 0.1
+
+
+def test_places_are_shares_of_the_page() -> None:
+    positions = PagePositions(8)
+    torch.nn.init.normal_(positions.weight)
+    tall, frames = positions([(1, 4, 2)], torch.float32), positions([(2, 4, 2)], torch.float32)
+    assert tall.shape == (8, 8) and torch.equal(frames, tall.repeat(2, 1))
+    middle_of_wide = positions([(1, 1, 3)], torch.float32)[1]
+    assert_close(middle_of_wide, positions([(1, 1, 1)], torch.float32)[0])

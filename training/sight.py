@@ -1,7 +1,7 @@
-"""Sight before speech: the ViT learns to name what stands in each cell of a picture, by linear heads, dropped later.
+"""Sight before speech: the ViT learns to name what stands in each cell of a picture, in the words of its language model.
 
-In: a VARGPT, a stream of pictures with class numbers per cell (`data_recipes/storybook/cells.py`). Out: its ViT,
-trained in place, and the run directory of `training.loop`. A published ViT has learnt to see from hundreds of millions
+In: a VARGPT, a stream of pictures with class numbers per cell (`data_recipes/storybook/cells.py`) and the words of the
+classes. Out: its ViT, trained in place, and the run directory of `training.loop`. A published ViT has learnt to see from hundreds of millions
 of pictures before a language model listens to it; one that starts from noise and is taught only through the few
 words of an answer hardly learns at all. Sixty-four cells with six labels each say far more per picture.
 
@@ -10,7 +10,7 @@ Shape legend: I pictures, M cells of a picture, D LLM width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from training.quick_attention import use_matmul_attention
 from training.sft import to_pixels
 from vargpt.backbone.vision import patchify, picture_features
 from vargpt.model import VARGPT
+from vargpt.processing import VargptProcessor
 
 Labels = Mapping[str, np.ndarray]  # class numbers "h w" by the name of what is told apart
 MakePicture = Callable[[int], tuple[Image.Image, Labels]]
@@ -43,14 +44,38 @@ class SightSettings:
     num_workers: int = 1
 
 
-class CellReader(nn.Module):
-    """The ViT of a VARGPT as its language model hears it, and a linear head per question."""
+class WordHead(nn.Module):
+    """Scores of classes by how much of their words a feature holds.
 
-    def __init__(self, model: VARGPT, num_classes: Mapping[str, int]) -> None:
+    The words are those of the language model, and do not learn here: what the ViT comes to say of a cell is then
+    already said in them, and the language model has only to repeat it. Classes without a word learn a vector.
+    """
+
+    words: Tensor
+
+    def __init__(self, words: Sequence[Tensor | None], width: int) -> None:
+        super().__init__()
+        directions = [torch.zeros(width) if word is None else F.normalize(word.float(), dim=0) for word in words]
+        self.register_buffer("words", torch.stack(directions), persistent=False)
+        self.wordless = nn.Parameter(torch.zeros(len(words), width))
+        self.register_buffer("has_word", torch.tensor([word is not None for word in words]), persistent=False)
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.bias = nn.Parameter(torch.zeros(len(words)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features "... D" to scores "... classes"."""
+        directions = torch.where(self.has_word[:, None], self.words, self.wordless)
+        return self.scale * F.linear(features, directions.to(features.dtype)) + self.bias
+
+
+class CellReader(nn.Module):
+    """The ViT of a VARGPT as its language model hears it, and a head of words per question."""
+
+    def __init__(self, model: VARGPT, words: Mapping[str, Sequence[Tensor | None]]) -> None:
         super().__init__()
         self.vision, self.vision_norm = model.vision, model.vision_norm
         width = model.config.text_config.hidden_size
-        self.heads = nn.ModuleDict({name: nn.Linear(width, classes) for name, classes in num_classes.items()})
+        self.heads = nn.ModuleDict({name: WordHead(classes, width) for name, classes in words.items()})
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Pixels "I 3 H W" in [-1, 1] to logits "I M classes"."""
@@ -96,19 +121,36 @@ def cell_loss(
     return total / len(logits), metrics
 
 
+@torch.no_grad()
+def word_vectors(
+    model: VARGPT, processor: VargptProcessor, words: Mapping[str, Sequence[str | None]]
+) -> dict[str, list[Tensor | None]]:
+    """Each word as the language model holds it: the mean of its tokens, less what all tokens have in common."""
+    table = model.get_input_embeddings().weight.detach()
+    common = table.mean(0)
+
+    def vector(word: str | None) -> Tensor | None:
+        return None if word is None else table[processor.text_ids(f" {word}")].mean(0) - common
+
+    return {name: [vector(word) for word in classes] for name, classes in words.items()}
+
+
 def train(
     model: VARGPT,
     make_picture: MakePicture,
-    num_classes: Mapping[str, int],
+    words: Mapping[str, Sequence[Tensor | None]],
     settings: SightSettings,
     run_dir: Path,
     occupied: str = "kind",
 ) -> Finished:
-    """Trains the ViT of `model` in place; continues from `run_dir/state.pt`. The heads stay in that state only."""
+    """Trains the ViT of `model` in place; continues from `run_dir/state.pt`. The heads stay in that state only.
+
+    `words` holds a vector, or None, for every class number of every label (`word_vectors`).
+    """
     torch.manual_seed(settings.loop.seed)
     if pick_device(settings.loop.device).type == "cpu":
         use_matmul_attention(model)
-    reader = CellReader(model, num_classes)
+    reader = CellReader(model, words)
 
     def batches(start_step: int) -> Iterator[Batch]:
         stream = Pictures(make_picture, settings.batch_size, start_step)

@@ -140,6 +140,8 @@ class VargptConfig(PreTrainedConfig):
     `vision_norm` brings the ViT's features to the loudness of words with a norm of their own (published: False, whose
     ViT was trained to it). Without it, a ViT that learns from nothing shouts its first constant at the language model.
 
+    `vision_positions` adds a picture feature's place on its page to it (published: False; see `PagePositions`).
+
     `image_sampling` holds fields of `ImageSampling`: how this model's pictures are drawn unless asked otherwise.
     """
 
@@ -173,6 +175,7 @@ class VargptConfig(PreTrainedConfig):
     null_forgets_scales: bool = False
     trains_as_published: bool = False
     vision_norm: bool = False
+    vision_positions: bool = False
     image_sampling: dict[str, Any] | None = None
     tie_word_embeddings: bool = True
     image_loss_weight: float = 1.0

@@ -32,7 +32,7 @@ from vargpt.backbone.merge import (
     rope_positions,
     training_mask,
 )
-from vargpt.backbone.vision import FeatureNorm, picture_features
+from vargpt.backbone.vision import FeatureNorm, PagePositions, picture_features
 from vargpt.config import VargptConfig
 from vargpt.drawing import ConversationState, DrawingMixin
 from vargpt.generators.next_scale import NextScaleGenerator, make_generator
@@ -123,6 +123,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         text, drawing = config.text_config, config.generator_config
         self.vision = Qwen2VisionTransformerPretrainedModel._from_config(config.vision_config)
         self.vision_norm = FeatureNorm(text.hidden_size, text.rms_norm_eps) if config.vision_norm else nn.Identity()
+        self.vision_positions = PagePositions(text.hidden_size) if config.vision_positions else None
         self.language_model = Qwen2VLTextModel._from_config(text)
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.projector_in = projector(drawing.hidden_size, text.hidden_size, config.inner_projectors)
@@ -148,6 +149,8 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             init.normal_(module.shared_modulation[1].weight, mean=0.0, std=std * 0.1)
             init.normal_(module.head_modulation[1].weight, mean=0.0, std=std * 0.1)
             module.init_inputs()
+        elif isinstance(module, PagePositions):
+            init.zeros_(module.weight)
         elif isinstance(module, FeatureNorm):
             init.constant_(module.weight, 2 * std)  # words grow to about twice their first size
         elif "RMSNorm" in type(module).__name__:
@@ -172,6 +175,9 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         if pixel_values is None or image_grid_thw is None:
             return embeds
         features = self.vision_norm(picture_features(self.vision, pixel_values, image_grid_thw))
+        if self.vision_positions is not None:
+            grids = merged_grids(image_grid_thw, self.vision.spatial_merge_size)
+            features = features + self.vision_positions(grids, features.dtype)
         mask = (input_ids == self.placeholders.image)[..., None].expand_as(embeds)
         if int(mask.sum()) != features.numel():
             expected = int((input_ids == self.placeholders.image).sum())

@@ -57,6 +57,7 @@ def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:
         scale_schedules={"64x64": NANO_SCHEDULES["64x64"]},
         default_size="64x64",
         vision_norm=True,
+        vision_positions=True,
         image_sampling={"guidance_scale": 3.0, "temperature": 0.3},
         initializer_range=0.06,  # about 1/sqrt(width); with 0.02, attention stays uniform for hours
         **config_fields(special),

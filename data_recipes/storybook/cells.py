@@ -11,6 +11,7 @@ import numpy as np
 from data_recipes.storybook.layout import shown_colour
 from data_recipes.storybook.render import boxes, sprite_of
 from data_recipes.storybook.scene import MAX_COUNT, SIZES, Scene
+from data_recipes.storybook.wording import COUNT_WORDS
 from data_recipes.storybook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES
 
 MIN_COVER = 0.25
@@ -22,6 +23,15 @@ CLASSES: dict[str, int] = {
     "count": 1 + MAX_COUNT,
     "background": len(BACKGROUNDS),
     "style": len(STYLES),
+}
+# what our captions call each class; None where they say nothing
+WORDS: dict[str, tuple[str | None, ...]] = {
+    "kind": (None, *OBJECTS),
+    "colour": (None, *COLOURS),
+    "size": (None, *(None if size == "medium" else size for size in SIZES)),
+    "count": (None, None, *COUNT_WORDS[2 : MAX_COUNT + 1]),
+    "background": tuple(None if name == "plain" else name for name in BACKGROUNDS),
+    "style": tuple(None if name == "storybook" else look.phrases[0] for name, look in STYLES.items()),
 }
 _NUMBER = {
     "kind": {name: 1 + i for i, name in enumerate(OBJECTS)},

@@ -73,6 +73,6 @@ def test_all_stages_run_from_nothing_and_what_they_leave_can_be_loaded(tmp_path,
         assert steps_done(tmp_path / stage) == 2, stage
     recipe.export(model, processor, finished.ema, tmp_path / "model")
     loaded, _ = load(tmp_path / "model", device="cpu")
-    assert loaded.config.vision_norm
+    assert loaded.config.vision_norm and loaded.config.vision_positions
     assert all(torch.isfinite(parameter).all() for parameter in loaded.parameters())
     assert recipe.run_nano(tmp_path, settings)[2].step == 2, "a finished run is only read"

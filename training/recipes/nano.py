@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from data_recipes.storybook.cells import CLASSES, cell_labels
+from data_recipes.storybook.cells import WORDS, cell_labels
 from data_recipes.storybook.render import render
 from data_recipes.storybook.requests import phrase
 from data_recipes.storybook.samples import drawing, make_sample, text_corpus
@@ -281,14 +281,14 @@ def learn_language(model: VARGPT, processor: VargptProcessor, run_dir: Path, bud
     return learn_organs(model, ("language_model",), processor, language_messages_of, settings, run_dir)
 
 
-def learn_sight(model: VARGPT, run_dir: Path, budget: Budget) -> bool:
-    settings = budget.within(nano_sight())
-    return sight.train(model, page_of, CLASSES, settings, run_dir).done
+def learn_sight(model: VARGPT, processor: VargptProcessor, run_dir: Path, budget: Budget) -> bool:
+    words = sight.word_vectors(model, processor, WORDS)
+    return sight.train(model, page_of, words, budget.within(nano_sight()), run_dir).done
 
 
 def learn_to_understand(model: VARGPT, processor: VargptProcessor, run_dir: Path, budget: Budget) -> bool:
     settings = budget.within(nano_understanding())
-    organs = ("vision", "vision_norm", "language_model")
+    organs = ("vision", "vision_norm", "vision_positions", "language_model")
     return learn_organs(model, organs, processor, seeing_messages_of, settings, run_dir, more_language)
 
 
@@ -305,7 +305,7 @@ def learn_from_nothing(
     if steps_done(run_dir) == 0:
         learnt = (
             learn_language(model, processor, run_dir / "language", budget)
-            and learn_sight(model, run_dir / "sight", budget)
+            and learn_sight(model, processor, run_dir / "sight", budget)
             and learn_to_understand(model, processor, run_dir / "understanding", budget)
         )
         if not learnt:

@@ -8,6 +8,9 @@ Shape legend: I pictures, P patches of all pictures, M merged patches of all pic
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -23,6 +26,35 @@ class FeatureNorm(nn.RMSNorm):
     def forward(self, features: Float[Tensor, "*cells D"]) -> Float[Tensor, "*cells D"]:
         """In the dtype of what comes in, also where that is computed in less than the weights have."""
         return F.rms_norm(features, self.normalized_shape, self.weight.to(features.dtype), self.eps)
+
+
+class PagePositions(nn.Module):
+    """What the place of a merged patch on its page adds to its feature.
+
+    Qwen2-VL's ViT knows distances only, and its language model turns across a page by the slowest of its rotary
+    frequencies: over the eight columns of a small page that is nearly nothing, and left looks like right. Added are
+    learnt mixes of sines and cosines of the place as a share of the page, so that pages of any size have them; zero
+    at first.
+    """
+
+    def __init__(self, width: int, num_waves: int = 4) -> None:
+        super().__init__()
+        self.num_waves = num_waves
+        self.weight = nn.Parameter(torch.zeros(width, 4 * num_waves))
+
+    def forward(self, grids: Sequence[tuple[int, int, int]], dtype: torch.dtype) -> Float[Tensor, "M D"]:
+        """For pictures of these (frames, rows, columns) of merged patches, one after the other."""
+        waves = torch.cat([self.waves(rows, columns).repeat(frames, 1) for frames, rows, columns in grids])
+        return F.linear(waves.to(dtype), self.weight.to(dtype))
+
+    def waves(self, rows: int, columns: int) -> Float[Tensor, "M W"]:
+        """Half a turn, one, two, four across the page, downwards and to the right."""
+        turns = 2.0 ** torch.arange(self.num_waves, device=self.weight.device) * math.pi
+        down, right = (
+            (torch.arange(count, device=self.weight.device)[:, None] + 0.5) / count * turns for count in (rows, columns)
+        )
+        places = torch.cat((down[:, None].expand(-1, columns, -1), right.expand(rows, -1, -1)), dim=-1).flatten(0, 1)
+        return torch.cat((places.sin(), places.cos()), dim=-1)
 
 
 def patchify(

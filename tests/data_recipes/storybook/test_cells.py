@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from data_recipes.storybook.cells import CLASSES, cell_labels
+from data_recipes.storybook.cells import CLASSES, WORDS, cell_labels
 from data_recipes.storybook.scene import Group, Scene
 from data_recipes.storybook.wishes import sample_page
 from data_recipes.storybook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES
@@ -50,3 +50,10 @@ def test_no_class_is_beyond_those_announced() -> None:
 def test_cells_must_fill_the_page() -> None:
     with pytest.raises(ValueError, match="7 x 7"):
         cell_labels(Scene((Group("fox"),)), cells=7)
+
+
+def test_every_class_has_its_word_or_none() -> None:
+    assert {name: len(words) for name, words in WORDS.items()} == CLASSES
+    scene = Scene((Group("fox", count=3, size="small"),), background="night", style="sepia")
+    cell = {name: max(numbers.flat) for name, numbers in cell_labels(scene).items()}
+    assert [WORDS[name][cell[name]] for name in WORDS] == ["fox", None, "small", "three", "night", "in sepia"]

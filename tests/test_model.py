@@ -8,8 +8,8 @@ from PIL import Image
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel
 
-from vargpt.backbone.vision import PagePositions
 from vargpt.backbone.merge import Condition
+from vargpt.backbone.vision import PagePositions
 from vargpt.model import IGNORE_INDEX, VARGPT
 from vargpt.processing import VargptProcessor
 from vargpt.processing.processor import pad

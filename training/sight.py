@@ -1,9 +1,10 @@
-"""Sight before speech: the ViT learns to name what stands in each cell of a picture, in the words of its language model.
+"""Sight before speech: the ViT learns to name what stands in each cell, in the words of its language model.
 
 In: a VARGPT, a stream of pictures with class numbers per cell (`data_recipes/storybook/cells.py`) and the words of the
-classes. Out: its ViT, trained in place, and the run directory of `training.loop`. A published ViT has learnt to see from hundreds of millions
-of pictures before a language model listens to it; one that starts from noise and is taught only through the few
-words of an answer hardly learns at all. Sixty-four cells with six labels each say far more per picture.
+classes. Out: its ViT, trained in place, and the run directory of `training.loop`. A published ViT has learnt to see
+from hundreds of millions of pictures before a language model listens to it; one that starts from noise and is taught
+only through the few words of an answer hardly learns at all. Sixty-four cells with six labels each say far more per
+picture.
 
 Shape legend: I pictures, M cells of a picture, D LLM width.
 """

@@ -78,6 +78,7 @@ class VargptGeneratorConfig(PreTrainedConfig):
     `corner_positions` rounds rotary positions onto the layout's `position_grid` (published: True) where ours are
     centres of cells on a page of `rope_grid` units.
     `source_memory` appends the source image's final-scale latents to the memory of an edit (published: False).
+    `source_copy` lets each token repeat the source of an edit (published: False); it needs `source_memory`.
     `cross_attention_rounded` rounds what enters and leaves attention over text to bfloat16 (published: True).
     `absolute_positions` also adds a linear map of the rotary angles to the input (published: False).
     `cross_qk_norm` l2-normalises queries and keys of cross-attention, with a learned temperature (published: False).
@@ -103,6 +104,7 @@ class VargptGeneratorConfig(PreTrainedConfig):
     corner_positions: bool = False
     input_residual: bool = True
     source_memory: bool = True
+    source_copy: bool = False
     cross_qk_norm: bool = True
     cross_attention_rounded: bool = False
     absolute_positions: bool = True
@@ -119,6 +121,8 @@ class VargptGeneratorConfig(PreTrainedConfig):
         """Refuses conditioning that does not exist."""
         if self.conditioning not in ("slots", "pooled"):
             raise ValueError(f"conditioning is 'slots' or 'pooled', got {self.conditioning!r}")
+        if self.source_copy and not self.source_memory:
+            raise ValueError("source_copy repeats what source_memory remembers: switch both on, or source_copy off")
 
 
 @strict

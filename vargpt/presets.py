@@ -53,6 +53,7 @@ def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:
             "code_dim": 32,
             "num_bits": 32,
             "memory_size": width,
+            "source_copy": True,
         },
         scale_schedules={"64x64": NANO_SCHEDULES["64x64"]},
         default_size="64x64",

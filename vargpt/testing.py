@@ -77,6 +77,7 @@ def tiny_config(special: SpecialTokens | None = None, **overrides: Any) -> Vargp
             "code_dim": 8,
             "num_bits": 8,
             "memory_size": 24,
+            "source_copy": True,
         },
         "scale_schedules": {name: list(schedule) for name, schedule in TINY_SCHEDULES.items()},
         "default_size": "32x32",

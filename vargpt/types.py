@@ -149,6 +149,12 @@ class TokenCodec(Protocol):
     def scale_inputs(self, tokens: ImageTokens) -> tuple[Tensor, ...]:
         """`next_input` of every scale from 1 to the last one at once."""
 
+    def rest(self, latents: Tensor, layout: ImageLayout, grids: tuple[Tensor, ...]) -> Tensor:
+        """What latents "N h w code_dim" of a picture hold beyond the first k grids, as "N h_k w_k code_dim".
+
+        Where all that was drawn so far is as in that picture, its signs are the bits of that picture's scale k.
+        """
+
 
 @dataclass(frozen=True)
 class Branch:

@@ -9,7 +9,7 @@ from data_recipes.storybook.captions import canonical
 from data_recipes.storybook.requests import COMMANDS
 from data_recipes.storybook.scene import MAX_COUNT, MAX_GROUPS, Scene
 from data_recipes.storybook.splits import Phrases, Split, pair_is_held_out, word_is_held_out
-from data_recipes.storybook.talk_phrases import AFFIRMATIONS, DECLINES, INFORMATION, SMALL_TALK, TASKS
+from data_recipes.storybook.talk_phrases import AFFIRMATIONS, DECLINES, INFORMATION, SMALL_TALK, TASKS, TASKS_ABOUT
 from data_recipes.storybook.unknown_things import nearest_known
 from data_recipes.storybook.wishes import COLOUR_NAMES, KINDS, SCENIC, Want, Wish, complete
 from data_recipes.storybook.wording import COUNT_WORDS, article, listing, noun, pluralise, rough
@@ -83,8 +83,12 @@ def small_talk(rng: random.Random, split: Split = "train") -> list[Turn]:
 
 
 def task(rng: random.Random, split: Split = "train") -> list[Turn]:
-    """Something that a picture model cannot do."""
-    return [Turn("task", rough(rng, TASKS.choose(rng, split)), CANNOT)]
+    """Something that a picture model cannot do, at times about a thing that it could draw."""
+    if rng.random() < 0.7:
+        return [Turn("task", rough(rng, TASKS.choose(rng, split)), CANNOT)]
+    kind = rng.choice(KINDS)
+    slots = {"a": f"{article(kind)} {kind}", "many": noun(kind, 2), "bare": kind}
+    return [Turn("task", rough(rng, TASKS_ABOUT.choose(rng, split).format(**slots)), CANNOT)]
 
 
 def information(rng: random.Random, split: Split = "train") -> list[Turn]:

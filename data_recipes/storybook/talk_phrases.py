@@ -14,18 +14,21 @@ SMALL_TALK: tuple[tuple[Phrases, str], ...] = (
     (
         Phrases("thanks", ("thanks", "thank you", "thank you very much", "thanks a lot", "great, thanks",
                            "cool, thank you",
-                           "many thanks", "thx", "ty", "lovely, thank you")),
+                           "many thanks", "thx", "ty", "lovely, thank you", "thanks so much", "cheers",
+                           "ok, thanks", "thank you, that's nice", "that was kind of you", "merci")),
         "You are welcome!",
     ),
     (
         Phrases("praise", ("nice", "great", "wow", "that is beautiful", "i like it", "well done", "good job", "awesome",
-                           "very nice", "i love it", "cute", "amazing", "looks good", "perfect")),
+                           "very nice", "i love it", "cute", "amazing", "looks good", "perfect", "beautiful",
+                           "that looks great", "brilliant", "fantastic", "so pretty", "how lovely", "cool")),
         "I am glad you like it!",
     ),
     (
         Phrases("blame", ("that is wrong", "i don't like it", "this is not what i wanted", "bad", "that's ugly",
                           "no, wrong",
-                          "that is not right", "hm, not good")),
+                          "that is not right", "hm, not good", "terrible", "i hate it", "you got it wrong",
+                          "this looks bad", "not what i asked for", "that's a mistake", "awful")),
         "I am sorry. What shall I change?",
     ),
     (
@@ -105,13 +108,39 @@ TASKS = Phrases(
         "spell banana backwards", "what day is it today?", "search the internet", "who wrote hamlet?",
         "compute 15 minus 8", "why is the sky blue?", "write a shell script", "give me a recipe for soup",
         "speak french", "what is love?", "set a timer", "read me the news", "how far is the moon?",
+        "order a pizza for me", "how do i get to the station?", "what is on television tonight?", "write a song",
+        "who invented the telephone?", "count to one hundred", "how much is a ticket?", "remind me tomorrow",
+        "what does this word mean?", "write a speech for a wedding", "how do i lose weight?", "who is the richest man?",
+        "translate good morning", "what is 100 divided by 4?", "tell me a riddle", "how do i tie a tie?",
+        "which team is the best?", "check my spelling", "write a cover letter", "what is the speed of light?",
+        "open the browser", "send an email to anna", "what are the news of today?", "how old are you?",
+        "who painted the mona lisa?", "convert 5 miles to kilometres", "give me a list of countries",
+        "what is a prime number?", "plan my holiday", "is it going to rain?", "how do computers work?",
+        "prove that the root of two is irrational", "rewrite this sentence", "what should i eat today?",
+        "make a table of my expenses", "who was the first man on the moon?", "teach me spanish", "turn off the light",
+    ),
+)  # fmt: skip
+# the same about a thing of our world, which is no reason to draw it
+TASKS_ABOUT = Phrases(
+    "task about",
+    (
+        "write a poem about {a}", "tell me a story about {a}", "what do {many} eat?", "where do {many} come from?",
+        "how much does {a} cost?", "how heavy is {a}?", "write a song about {many}", "how do i make {a}?",
+        "who invented {many}?", "tell me a joke about {a}", "why do people like {many}?", "how do you spell {bare}?",
+        "what does {bare} mean?", "where can i buy {a}?", "translate {bare} into french", "explain {many} to me",
+        "how long does {a} live?", "what is the history of {many}?", "write a text about {many}",
+        "give me facts about {many}", "are {many} dangerous?", "how old can {a} get?",
     ),
 )  # fmt: skip
 AFFIRMATIONS = Phrases(
     "yes",
     ("yes please", "yes", "ok", "sure", "yes, do that", "please do", "go ahead", "yeah", "why not", "all right",
      "ok, fine",
-     "yes, that would be nice", "sounds good", "yep", "of course", "good idea", "do it", "fine"),
+     "yes, that would be nice", "sounds good", "yep", "of course", "good idea", "do it", "fine",
+     "yes, go on", "that works", "ok, please", "sure, thanks", "yes, draw it", "i would like that", "absolutely",
+     "that's fine", "ok then", "yes thanks", "y", "yup", "if you like", "let's do that", "okay", "yes, why not",
+     "please", "that is ok", "alright", "definitely", "gladly", "sure, go ahead", "mhm", "that would be great",
+     "oh yes", "perfect, do that", "yes, i would", "good, go on"),
 )  # fmt: skip
 DECLINES = Phrases(
     "no", ("no", "no thanks", "no, thank you", "rather not", "nope", "no, something else", "not really", "never mind")

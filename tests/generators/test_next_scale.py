@@ -7,9 +7,11 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import Tensor
 from torch.testing import assert_close
 
+from vargpt.config import VargptGeneratorConfig
 from vargpt.generators.blocks import CrossAttention
 from vargpt.generators.next_scale import NextScaleGenerator
 from vargpt.model import VARGPT
@@ -209,6 +211,28 @@ def test_a_picture_without_a_source_is_untouched_by_the_sources_of_others(genera
     assert not torch.allclose(edited[0], plain[0])
     everyone = generator.logits(ImageContext((dataclasses.replace(branch, source=source),)), tokens, CODEC)
     assert_close(everyone[0], edited[0], atol=1e-5, rtol=1e-4)
+
+
+def test_an_open_gate_repeats_the_source_bit_for_bit_and_a_closed_one_does_not() -> None:
+    """With the gate wide open, the greedy drawing is the source itself, even where the network wants something else."""
+    generator, source = make_generator(), random_tokens(seed=8)
+    branch = dataclasses.replace(memory_branch(), source=CODEC.latents(source), source_mask=torch.tensor([True, False]))
+    gate = generator.source_copy.gate
+    gate.weight.data.zero_()
+    agreement = {}
+    for opening in (0.0, 100.0):
+        gate.bias.data.fill_(opening)
+        drawn = draw(generator, ImageContext((branch,)))
+        agreement[opening] = (drawn.grids[-1] == source.grids[-1]).float().mean((1, 2, 3))
+    assert agreement[0.0][0] < 0.8
+    assert_close(agreement[0.0][1], agreement[100.0][1])  # the second picture has no source
+    error = (CODEC.latents(drawn) - CODEC.latents(source))[0].abs().mean()
+    assert float(error) < 0.25 * float(CODEC.latents(source)[0].abs().mean())
+
+
+def test_a_source_that_is_remembered_nowhere_cannot_be_repeated() -> None:
+    with pytest.raises(StrictDataclassClassValidationError, match="source_copy off"):
+        VargptGeneratorConfig(source_memory=False, source_copy=True)
 
 
 def test_losses_are_the_negative_log_probabilities_of_the_bits(generator) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.testing import assert_close
 
 from vargpt.config import VargptImageTokenizerConfig
 from vargpt.tokenizers.multiscale_bsq import (
@@ -207,3 +208,14 @@ def test_wrong_sizes_and_settings_are_refused_with_what_is_allowed(tokenizer: Mu
         small_tokenizer(norm_groups=3)
     with pytest.raises(ValueError, match="upsample_mode"):
         small_tokenizer(upsample_mode="bicubic")
+
+
+def test_what_is_left_of_a_picture_has_the_signs_of_its_next_bits(tokenizer) -> None:
+    """At the last scale exactly, and of a picture of another size too; at none it is the picture itself."""
+    tokens = random_bits(SQUARE)
+    latents = tokenizer.latents(tokens)
+    last = tokenizer.rest(latents, SQUARE, tokens.grids[:-1])
+    assert torch.equal(last > 0, tokens.grids[-1])
+    first = tokenizer.rest(latents, SQUARE, ())
+    assert_close(first[:, 0, 0], latents.mean((1, 2)))
+    assert tokenizer.rest(latents, WIDE, random_bits(WIDE).grids[:1]).shape[1:3] == WIDE.scales[1]

@@ -93,8 +93,9 @@ Settings = TypeVar("Settings", SftSettings, sight.SightSettings, TokenizerSettin
 DRAWING_SAMPLES = 250_000  # of the first part of fine-tuning
 DRAWING_SHARE = 0.66
 OTHER_MIXTURE = {"edit": 0.42, "dialogue": 0.22, "ask": 0.18, "describe": 0.10, "talk": 0.08}  # the rest of that part
+LATER_MIXTURE = {"draw": 0.20, "edit": 0.40, "dialogue": 0.20, "ask": 0.13, "describe": 0.03, "talk": 0.04}
 CROWDS = (0.3, 0.3, 0.4)  # how often such a drawing shows one, two, three groups of things
-LANGUAGE_MIXTURE = {"draw": 0.55, "dialogue": 0.33, "talk": 0.12}
+LANGUAGE_MIXTURE = {"draw": 0.45, "dialogue": 0.33, "talk": 0.22}
 SEEING_MIXTURE = {"describe": 0.25, "ask": 0.40, "edit": 0.20, "dialogue": 0.15}
 
 
@@ -203,9 +204,9 @@ def crowded_drawing(rng: random.Random) -> tuple[Message, ...]:
 
 
 def messages_of(sample_id: int) -> tuple[Message, ...]:
-    """Mostly drawing at first, which takes longest to learn; the storybook's own mixture later."""
+    """Mostly drawing at first, which takes longest to learn; mostly changes and dialogues later."""
     if sample_id >= DRAWING_SAMPLES:
-        return make_sample(sample_id).messages
+        return make_sample(sample_id, mixture=LATER_MIXTURE).messages
     rng = random.Random(f"drawing-{sample_id}")
     if rng.random() < DRAWING_SHARE:
         return crowded_drawing(rng)

@@ -31,6 +31,7 @@ from vargpt.generators.schedules import (
     level_ids,
     positions_2d,
 )
+from vargpt.generators.source_copy import SourceCopy
 from vargpt.packing import pack_linears
 from vargpt.sampling import at_scale, guide, sample
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens, TokenCodec
@@ -71,6 +72,8 @@ class NextScaleGenerator(ImageGenerator):
             self.source_embed = nn.Linear(config.code_dim, width)
             self.source_memory_embed = nn.Linear(config.code_dim, memory_size)
             self.source_position_embed = nn.Linear(width // config.num_heads, memory_size)
+        if config.source_copy:
+            self.source_copy = SourceCopy(width)
 
     def _make_conditioning(self, config: VargptGeneratorConfig) -> int:
         """The layers between what an image is drawn from and the blocks; returns the width of the memory they see."""
@@ -94,6 +97,8 @@ class NextScaleGenerator(ImageGenerator):
             init.normal_(self.position_embed.weight, mean=0.0, std=POSITION_STD)
         for weight in wide:
             init.normal_(weight, mean=0.0, std=INPUT_STD)
+        if self.config.source_copy:
+            self.source_copy.init_gate()
         init.normal_(self.start, mean=0.0, std=INPUT_STD)
 
     # -- what the slots are fed with -------------------------------------------------------------------------------
@@ -212,10 +217,28 @@ class NextScaleGenerator(ImageGenerator):
             x = x + inputs
         return x if source is None else x + source
 
-    def _head(self, x: Tensor, condition: Tensor) -> Float[Tensor, "GN l d 2"]:
+    def _head(self, x: Tensor, condition: Tensor, rest: Tensor | None) -> Float[Tensor, "GN l d 2"]:
         scale, shift = self.head_modulation(condition)[:, None].chunk(2, dim=-1)
-        logits = self.head(self.head_norm(x) * (1 + scale) + shift)
-        return rearrange(logits, "N L (d two) -> N L d two", two=2)
+        states = self.head_norm(x) * (1 + scale) + shift
+        logits = rearrange(self.head(states), "N L (d two) -> N L d two", two=2)
+        if rest is None:
+            return logits
+        repeating = self.source_copy(states, rest)
+        return torch.stack((logits[..., 0], logits[..., 1] + repeating), dim=-1)
+
+    def _source_rest(
+        self, memory: Memory, codec: TokenCodec, layout: ImageLayout, grids: tuple[Tensor, ...], num_scales: int
+    ) -> Float[Tensor, "GN l d"] | None:
+        """What is left of the source before each of so many scales, the last one after `grids`; 0 without a source."""
+        if memory.source is None or not self.config.source_copy:
+            return None
+        latents = rearrange(memory.source, "GN d h w -> GN h w d")
+        parts = []
+        for k in range(len(grids) + 1 - num_scales, len(grids) + 1):
+            branches = latents.split(len(latents) if k == 0 else len(grids[0]))
+            rests = torch.cat([codec.rest(branch, layout, grids[:k]) for branch in branches])
+            parts.append(rearrange(rests, "GN h w d -> GN (h w) d"))
+        return torch.cat(parts, dim=1) * memory.source.flatten(1).any(1)[:, None, None]
 
     def logits(self, context: ImageContext, tokens: ImageTokens, codec: TokenCodec) -> Float[Tensor, "GN L d 2"]:
         """All scales at once, teacher-forced; branches folded into rows, branch-major."""
@@ -232,7 +255,8 @@ class NextScaleGenerator(ImageGenerator):
         x = self._embed(slots, inputs, level_ids(layout, device), rotary, source)
         for block in self.blocks:
             x = block(x, shared, memory.states, memory.mask, rotary, mask)
-        return self._head(x, condition)
+        rest = self._source_rest(memory, codec, layout, tokens.grids[:-1], layout.num_scales)
+        return self._head(x, condition, rest)
 
     # -- learning --------------------------------------------------------------------------------------------------
 
@@ -350,7 +374,9 @@ class NextScaleGenerator(ImageGenerator):
             if given is not None and k < len(given.grids):
                 bits = given.grids[k].to(device)
             else:
-                bits = self._sample_bits(self._head(x, condition), num_branches, sampling, rngs, k, (h, w))
+                rest = self._source_rest(memory, codec, layout, grids, 1)
+                logits = self._head(x, condition, rest)
+                bits = self._sample_bits(logits, num_branches, sampling, rngs, k, (h, w))
             grids += (bits,)
             tokens = ImageTokens(layout, grids)
             yield ImageProgress(tokens, k + 1, layout.num_scales)

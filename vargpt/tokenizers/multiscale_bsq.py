@@ -284,6 +284,18 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
             for summed_NdHW, scale in zip(sums, self.cells(tokens.layout)[1:], strict=True)
         )
 
+    def rest(
+        self,
+        latents: Float[Tensor, "N h w d"],
+        layout: ImageLayout,
+        grids: tuple[Bool[Tensor, "N h_k w_k d"], ...],
+    ) -> Float[Tensor, "N h_k w_k d"]:
+        """What a picture of these latents, of this or another size, holds beyond `grids`, at the scale after them."""
+        cells = self.cells(layout)
+        wanted_NdHW = resample(unfold(latents, self.patch).permute(0, 3, 1, 2), cells[-1])
+        left_NdHW = wanted_NdHW - self._summed(grids, layout) if grids else wanted_NdHW
+        return fold(average_down(left_NdHW, cells[len(grids)]).permute(0, 2, 3, 1), self.patch)
+
     def _summed(self, grids: tuple[Bool[Tensor, "N h w d"], ...], layout: ImageLayout) -> Float[Tensor, "N d H W"]:
         if not grids:
             raise ValueError("tokens without any grid are no picture; at least the first scale must be given")

@@ -90,7 +90,7 @@ def branch_logits(subject: Subject, branch: PlainBranch, grids: tuple[Tensor, ..
     x = generator._embed(slots, inputs, level_ids(layout, inputs.device)[span], rotary, None)
     for number, block in enumerate(generator.blocks):
         x = plain_block(block, x, shared, branch.memory, rotary, branch.caches, number)
-    return generator._head(x, condition)
+    return generator._head(x, condition, None)
 
 
 def plain_slots(subject: Subject, branch: PlainBranch, inputs: Float[Tensor, "N L C"], k: int) -> Tensor:

@@ -91,7 +91,7 @@ class PictureInputs:
         seen = batch["input_drawn"]
         if len(seen):
             index = torch.where(seen >= 0, seen, drawn + (seen < 0).long().cumsum(0) - 1)
-            inputs["image_latents"] = tokenizer.latents(clean.select(index))
+            latents = tokenizer.folded(features)[index]
             visible = pixels[index]
             rebuilt = (seen >= 0) & (
                 torch.rand(len(seen), generator=generator).to(seen.device) < self.settings.rebuilt_rate
@@ -100,6 +100,9 @@ class PictureInputs:
                 visible = visible.clone()
                 decoded = in_chunks(lambda chosen: tokenizer.decode(clean.select(chosen)), index[rebuilt])
                 visible[rebuilt] = decoded.to(visible.dtype)
+                latents = latents.clone()
+                latents[rebuilt] = in_chunks(lambda part: tokenizer.unrounded(part, self.layout), visible[rebuilt])
+            inputs["image_latents"] = latents
             patches, grid = patchify(visible, self.model.config.vision_config)
             inputs["pixel_values"], inputs["image_grid_thw"] = patches, grid
         return inputs

@@ -163,7 +163,7 @@ class VargptProcessor(ProcessorMixin):
         return int(grid.prod()) // self.image_processor.merge_size**2
 
     def picture_tensors(self, parts: Sequence[ImagePart], model: VARGPT) -> dict[str, Tensor]:
-        """Patches, grids and (for edits) final-scale latents of input pictures, on the model's device."""
+        """Patches, grids and (for edits) unrounded latents of input pictures, on the model's device."""
         if not parts:
             return {}
         images = [self.fit(part.image) for part in parts]
@@ -176,11 +176,8 @@ class VargptProcessor(ProcessorMixin):
     @torch.no_grad()
     def _latents(self, part: ImagePart, model: VARGPT) -> Tensor:
         layout = model.config.layout()
-        tokenizer = model.image_tokenizer
-        if part.tokens is not None and part.tokens.layout == layout and part.tokens.is_complete:
-            return tokenizer.latents(part.tokens.to(model.device))
         image = self.fit(part.image).resize((layout.width, layout.height), Image.Resampling.LANCZOS)
-        return tokenizer.latents(tokenizer.encode(to_pixels([image]).to(model.device), layout))
+        return model.image_tokenizer.unrounded(to_pixels([image]).to(model.device), layout)
 
     def to_pil(self, pixel_values: Tensor) -> list[Image.Image]:
         """Pixels "N 3 H W" in [-1, 1] as pictures. Inverse: `to_pixels`."""

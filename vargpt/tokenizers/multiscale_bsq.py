@@ -233,6 +233,17 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
             )
         return self.encoder(to_channels_last(pixel_values.to(self.dtype))).float()
 
+    def unrounded(self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout) -> Float[Tensor, "N h w d"]:
+        """`latents` as they would be with endlessly many scales: what an edit repeats its source from.
+
+        The bits of a scale are signs of what the scales before it left over, and rounding hides just that.
+        """
+        return self.folded(self.features(pixel_values, layout))
+
+    def folded(self, features_NdHW: Float[Tensor, "N d H W"]) -> Float[Tensor, "N h w d"]:
+        """Features in the order of latents."""
+        return fold(features_NdHW.permute(0, 2, 3, 1), self.patch)
+
     def tokens_of(self, features_NdHW: Float[Tensor, "N d h w"], layout: ImageLayout) -> ImageTokens:
         """The tokens of features that are there already."""
         return self._tokens(layout, quantize(features_NdHW, self.cells(layout)).targets)

@@ -27,7 +27,10 @@ from training.rewards import Reward, reward_named
 from vargpt.chat.album import INDEX, read_prompts
 from vargpt.chat.engine import ChatEngine
 from vargpt.chat.pictures import open_picture
+from vargpt.model import round_up
 from vargpt.types import ChatRequest, ImagePart, Message, TextPart, TurnFinished
+
+PAGE_STEP = 32  # the renderer draws multiples of it, in px
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,10 @@ def pictures_from(folder: Path) -> Better:
     return picture
 
 
-def announced_pages(resolution: int = 64) -> Better:
-    """The page that the model itself announced, drawn by the storybook's renderer; none where it announced wrongly."""
+def announced_pages() -> Better:
+    """The page that the model itself announced, drawn by the storybook's renderer in the size of the model's own
+    picture (sides rounded up to what it draws); none where the model announced wrongly.
+    """
 
     def picture(wanted: Wanted, reply: Message) -> Image | None:
         try:
@@ -115,7 +120,8 @@ def announced_pages(resolution: int = 64) -> Better:
             return None
         if not is_possible(scene) or not meets(reading_of(scene), wanted.columns["case"].wish):
             return None
-        return render(scene, resolution)
+        side = max((max(part.image.size) for part in reply.images), default=2 * PAGE_STEP)
+        return render(scene, round_up(side, PAGE_STEP))
 
     return picture
 

@@ -11,7 +11,8 @@ import torch
 from training.recipes import nano_chain as recipe
 from training.recipes.nano_chain import FIRST, START, Chain, dpo_settings, folder_of, nano_chain, run_chain
 from training.recipes.nano_dpo import nano_dpo
-from training.stage_report import Row, StageLog, changed, table
+from training.stage_report import Row, StageLog, changed, storybook_scores, table
+from vargpt.chat.engine import ChatEngine
 from vargpt.evaluation.intervals import Score, mean_score
 from vargpt.loading import load, save
 from vargpt.testing import tiny_model, tiny_processor
@@ -152,6 +153,13 @@ def test_rows_survive_a_file(tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_the_shipped_model_gets_scores_with_intervals() -> None:
+    scores = storybook_scores(ChatEngine.load(None, "cpu"), 1)
+    assert set(scores) == {"draw", "ask", "edit", "route"} and scores["draw"].n == 6
+    assert all(0 <= score.low <= score.value <= score.high <= 1 for score in scores.values())
+
+
+@pytest.mark.slow
 def test_the_chain_goes_from_nothing_to_an_editor_of_128_px(tmp_path) -> None:
     first = ("beginnings.num_texts=2000", "beginnings.tokenizer.batch_size=2")
     first += tuple(
@@ -169,9 +177,9 @@ def test_the_chain_goes_from_nothing_to_an_editor_of_128_px(tmp_path) -> None:
         for field in ("steps=2", "batch_size=2")
     )
     changes = [part for change in (*QUICK, *first, *later) for part in ("--set", change)]
-    recipe.main(["--run-dir", str(tmp_path), "--n", "1", *changes])
+    recipe.main(["--run-dir", str(tmp_path), "--n", "0", *changes])  # who has learnt nothing talks for minutes
     rows = [json.loads(line) for line in (tmp_path / "stages.jsonl").read_text().splitlines()]
     assert [one["name"] for one in rows] == [FIRST, *(stage.name for stage in nano_chain().stages)]
-    assert set(rows[-1]["scores"]) == {"draw", "ask", "edit", "route"} and rows[-1]["size"] == [128, 128]
+    assert rows[-1]["size"] == [128, 128]
     model, _ = load(rows[-1]["model"], device="cpu")
     assert model.config.default_size == "128x128" and model.config.layout().num_tokens == 530

@@ -72,7 +72,7 @@ class StepSettings:
             "adam_beta2": self.betas[1],
             "max_grad_norm": self.clip_norm,
             "bf16": self.autocast == "bf16",
-            "use_cpu": self.device == "cpu",
+            "use_cpu": pick_device(self.device).type == "cpu",  # transformers refuses bf16 without a GPU otherwise
             "seed": self.seed,
             "save_steps": self.save_every,
             "save_total_limit": 1,

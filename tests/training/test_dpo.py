@@ -238,10 +238,15 @@ def test_the_recipe_learns_an_adapter_beside_its_organs_and_nothing_else(tmp_pat
     assert "adapters are made for language_model, generator" in capsys.readouterr().err
 
 
+def test_without_a_gpu_bf16_arithmetic_is_asked_of_the_cpu(tmp_path) -> None:
+    auto = settings(autocast="bf16", device="auto").arguments(tmp_path)
+    assert auto.bf16 and auto.use_cpu == (not torch.cuda.is_available())
+
+
 def test_quick_attention_scores_as_the_other_does() -> None:
     quick = tiny_model()
     quicken(quick, PROCESSOR, "cpu")
-    batch = {name: value for name, value in batch_of(PLAIN).items()}
+    batch = batch_of(PLAIN)
     with torch.no_grad():
         scores = [model.sequence_log_probs(**batch).image for model in (quick, PLAIN)]
     assert_close(scores[0], scores[1], atol=2e-4, rtol=1e-4)

@@ -183,6 +183,7 @@ def train(
     """Learns preferences, in place, going on from the last checkpoint in `run_dir`; whether all steps are done.
 
     With `peft_config` the model carries the adapters afterwards; they are saved in `run_dir/checkpoints`.
+    On a CPU, a model that sees pictures of one size keeps the quick attention that it learns with.
 
     Raises:
         ValueError: there is nothing to learn from, or an organ that there is not.

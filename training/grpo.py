@@ -253,6 +253,8 @@ def train(
 ) -> bool:
     """Learns from rewards, in place, going on from the last checkpoint in `run_dir`; whether all steps are done.
 
+    On a CPU, a model that sees pictures of one size keeps the quick attention that it learns with.
+
     Raises:
         ValueError: there are no prompts or rewards, numbers that do not fit, or an organ that there is not.
     """

@@ -32,7 +32,8 @@ LOSSES = {"text_loss": "text, nats/token", "image_loss": "pictures, nats/bit"}
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One stage as it was left. `size` is the height and width in px, `losses` by the names in LOSSES, `scores` shares.
+    """One stage as it was left. `size` is the height and width in px, `losses` by the names in LOSSES,
+    of so many (`validation`) conversations, `scores` shares.
 
     `model` is the folder, `model_hash` of its weights; `note` says what must be known to read the numbers.
     """
@@ -43,6 +44,7 @@ class Row:
     model: str
     model_hash: str | None
     losses: dict[str, float]
+    validation: int = 0
     scores: dict[str, Score] = field(default_factory=dict)
     note: str = ""
 
@@ -74,6 +76,7 @@ def measured(name: str, steps: int, model: Path, n: int, validation: int, device
         model=str(model),
         model_hash=engine.model_hash,
         losses=losses(engine, held_out),
+        validation=validation,
         scores=storybook_scores(engine, n) if n else {},
         note=note,
     )
@@ -155,6 +158,8 @@ def changed(before: Row, after: Row) -> str:
             )
             said[verdict].append(f"{name} {100 * (new.value - old.value):+.1f}")
     text = [f"{verdict}: {', '.join(parts)}" for verdict, parts in said.items() if parts]
+    if before.validation != after.validation:
+        return "; ".join([*text, "the losses are of other conversations, and not comparable"]) + "."
     for name, label in LOSSES.items():
         if name not in before.losses or name not in after.losses:
             continue

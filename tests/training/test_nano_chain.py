@@ -136,7 +136,11 @@ def test_a_change_counts_only_outside_both_intervals() -> None:
     assert changed(row("a", high, 0.3), row("b", low, 0.2)).startswith("worse: draw -40.0")
     assert changed(row("a", low, 0.3), row("b", near, 0.2)).startswith("not to be told from chance: draw +5.0")
     assert "-0.1000" in changed(row("a", low, 0.3), row("b", near, 0.2))
-    assert "not comparable" in changed(row("a", low, 0.3), row("b", near, 0.2, 128))
+    assert "another size, and not comparable" in changed(row("a", low, 0.3), row("b", near, 0.2, 128))
+    fewer = dataclasses.replace(row("b", near, 0.2), validation=4)
+    assert "other conversations" in changed(row("a", low, 0.3), fewer) and "-0.1" not in changed(
+        row("a", low, 0.3), fewer
+    )
 
 
 def test_rows_survive_a_file(tmp_path) -> None:

@@ -6,6 +6,7 @@ a report of what learns. Nothing is unfrozen on the side: heads, norms, embeddin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,12 @@ GENERATOR = (
     r"generator\.blocks\.\d+\.mlp\.(0|2)",
 )
 PROJECTORS = (r"projector_(in|out)\.(0|2)",)
+ORGANS = {
+    "language_model": LANGUAGE_MODEL,
+    "generator": GENERATOR,
+    "projector_in": (r"projector_in\.(0|2)",),
+    "projector_out": (r"projector_out\.(0|2)",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +66,18 @@ class Learning:
         return f"{self.parameters:,} parameters learn beside {places}; {self.frozen:,} keep their values"
 
 
-def lora_config(settings: LoraSettings) -> Any:
-    """peft's config for these settings.
+def lora_config(settings: LoraSettings, organs: Sequence[str] | None = None) -> Any:
+    """peft's config for these settings: layers of these organs, or of those that an adapter usually sits beside.
 
     Raises:
         ImportError: peft is not installed.
+        ValueError: an organ that no adapter is made for.
     """
     patterns = LANGUAGE_MODEL + GENERATOR + (PROJECTORS if settings.projectors else ())
+    if organs is not None:
+        if not organs or set(organs) - set(ORGANS):
+            raise ValueError(f"adapters are made for {', '.join(ORGANS)}; got {', '.join(organs) or 'none of them'}")
+        patterns = tuple(pattern for organ in organs for pattern in ORGANS[organ])
     return lora_config_type()(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules="|".join(patterns)
     )

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.feedback import BorrowedModel, StepSettings, choose_organs, expect_trl, frozen_copy, run_trainer
+from training.feedback import BorrowedModel, StepSettings, choose_organs, expect_trl, frozen_copy, quicken, run_trainer
 from training.preferences import Preference, PreferenceFolder
 from training.replies import reply_batch
 from vargpt.model import VARGPT
@@ -183,6 +183,7 @@ def train(
     """Learns preferences, in place, going on from the last checkpoint in `run_dir`; whether all steps are done.
 
     With `peft_config` the model carries the adapters afterwards; they are saved in `run_dir/checkpoints`.
+    On a CPU, a model that sees pictures of one size keeps the quick attention that it learns with.
 
     Raises:
         ValueError: there is nothing to learn from, or an organ that there is not.
@@ -192,6 +193,7 @@ def train(
     base = base_of(model)
     if base is model and peft_config is None:
         choose_organs(base, settings.steps.organs)
+    quicken(base, processor, settings.steps.device)
     borrowed = BorrowedModel(base, processor)
     try:
         trainer = PictureDPO(model, processor, rows, settings.arguments(run_dir), settings.text_weight, peft_config)

@@ -17,7 +17,11 @@ from transformers import GenerationConfig
 from transformers.trainer_utils import get_last_checkpoint
 
 from training.callbacks import MetricsLog, StopAfter
+from training.loop import pick_device
+from training.quick_attention import use_matmul_attention
 from training.stages import learn_only
+from vargpt.adapters import AdapterCard, merge_layers, save_adapter
+from vargpt.loading import model_hash, resolve_model, save
 from vargpt.model import VARGPT
 from vargpt.processing import VargptProcessor
 
@@ -68,7 +72,7 @@ class StepSettings:
             "adam_beta2": self.betas[1],
             "max_grad_norm": self.clip_norm,
             "bf16": self.autocast == "bf16",
-            "use_cpu": self.device == "cpu",
+            "use_cpu": pick_device(self.device).type == "cpu",  # transformers refuses bf16 without a GPU otherwise
             "seed": self.seed,
             "save_steps": self.save_every,
             "save_total_limit": 1,
@@ -91,6 +95,12 @@ def choose_organs(model: VARGPT, organs: Sequence[str]) -> None:
     if not organs or set(organs) - names:
         raise ValueError(f"organs that learn are some of {', '.join(sorted(names))}; got {', '.join(organs) or 'none'}")
     learn_only(model, organs)
+
+
+def quicken(model: VARGPT, processor: VargptProcessor, device: str) -> None:
+    """Swaps in the attention that a CPU is quicker with, in place, where all input pictures are of one size."""
+    if processor.fixed_size is not None and pick_device(device).type == "cpu":
+        use_matmul_attention(model)
 
 
 def frozen_copy(model: VARGPT) -> VARGPT:
@@ -121,6 +131,32 @@ class BorrowedModel:
         return self.model.eval()
 
 
+def learning_by_organ(model: Any) -> dict[str, int]:
+    """Numbers of parameters that learn, by organ ("adapters of" one where they sit beside it)."""
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            organ = name.removeprefix("base_model.model.").split(".")[0]
+            organ = f"adapters of {organ}" if "lora_" in name else organ
+            counts[organ] = counts.get(organ, 0) + parameter.numel()
+    return counts
+
+
+def leave_model(
+    model: VARGPT, processor: VargptProcessor, out: Path, lora: Any = None, begun_with: Path | None = None
+) -> Path:
+    """Writes `out`/model and returns it. Adapters (`lora` is their config) also go to `out`/adapter, before they become
+    part of the weights; `begun_with` is the model that they were learnt on.
+    """
+    if lora is not None:
+        base = resolve_model(begun_with)
+        card = AdapterCard(name=out.resolve().name, base=base.resolve().name, base_hash=model_hash(base))
+        save_adapter(model, "default", lora, card, out / "adapter")
+        merge_layers(model, ["default"])
+    save(model, processor, out / "model")
+    return out / "model"
+
+
 def run_trainer(trainer: Any, run_dir: Path, minutes: float | None = None) -> bool:
     """Trains, from the last checkpoint in `run_dir` if there is one; whether all steps are done."""
     trainer.add_callback(MetricsLog(run_dir))
@@ -130,5 +166,7 @@ def run_trainer(trainer: Any, run_dir: Path, minutes: float | None = None) -> bo
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     if last is not None:
         logger.info("continuing from %s", last)
+    learns = ", ".join(f"{count:,} in {organ}" for organ, count in learning_by_organ(trainer.model).items())
+    logger.info("parameters that learn: %s; all others keep their values", learns)
     trainer.train(resume_from_checkpoint=last)
     return trainer.state.global_step >= trainer.args.max_steps

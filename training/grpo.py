@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.feedback import BorrowedModel, StepSettings, choose_organs, expect_trl, frozen_copy, run_trainer
+from training.feedback import BorrowedModel, StepSettings, choose_organs, expect_trl, frozen_copy, quicken, run_trainer
 from training.prefer import Wanted, replied
 from training.replies import reply_batch
 from training.rewards import Reward
@@ -253,6 +253,8 @@ def train(
 ) -> bool:
     """Learns from rewards, in place, going on from the last checkpoint in `run_dir`; whether all steps are done.
 
+    On a CPU, a model that sees pictures of one size keeps the quick attention that it learns with.
+
     Raises:
         ValueError: there are no prompts or rewards, numbers that do not fit, or an organ that there is not.
     """
@@ -267,6 +269,7 @@ def train(
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     if base is model and peft_config is None:
         choose_organs(base, settings.steps.organs)
+    quicken(base, processor, settings.steps.device)
     borrowed = BorrowedModel(base, processor)
     try:
         arguments = settings.arguments(run_dir, base.config.layout().num_tokens)

@@ -23,6 +23,7 @@ from training.own_conversations import phrase_of, rehearsed, request
 from training.own_pictures import Example, OwnPictures, Topic
 from training.sft import SftSettings, make_compute_loss
 from vargpt.chat.engine import ChatEngine
+from vargpt.model import IGNORE_INDEX
 from vargpt.types import ChatRequest, Message
 
 Judge = Callable[[Image.Image], bool]
@@ -171,16 +172,21 @@ def losses(engine: ChatEngine, conversations: Sequence[Sequence[Message]]) -> di
     layout = model.config.layout()
     compute = make_compute_loss(model, layout, STILL)
     rows = [processor.conversation_ids(messages, layout.num_tokens) for messages in conversations]
-    found: dict[str, list[float]] = {"text_loss": [], "image_loss": []}
+    sums, counts = dict.fromkeys(("text_loss", "image_loss"), 0.0), dict.fromkeys(("text_loss", "image_loss"), 0)
     low = torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
     with low, engine.adapters.switched_on(engine.adapters.default):
         for start in range(0, len(rows), TOGETHER):
             batch = to_device(collate(rows[start : start + TOGETHER], processor), model.device)
             _, metrics = compute(model, batch, start)
-            for name, values in found.items():
+            weights = {
+                "text_loss": int((batch["labels"][:, 1:] != IGNORE_INDEX).sum()),
+                "image_loss": metrics["pictures"],
+            }
+            for name, weight in weights.items():
                 if name in metrics:
-                    values.append(float(metrics[name]))
-    return {name: sum(values) / len(values) for name, values in found.items() if values}
+                    sums[name] += float(metrics[name]) * weight
+                    counts[name] += weight
+    return {name: sums[name] / count for name, count in counts.items() if count}
 
 
 def storybook_scores(engine: ChatEngine, cases: int) -> dict[str, float]:
@@ -190,7 +196,7 @@ def storybook_scores(engine: ChatEngine, cases: int) -> dict[str, float]:
     from vargpt.evaluation.base import Report
     from vargpt.evaluation.storybook import evaluate, round_trip
 
-    world = Storybook(StorybookJudge())
+    world = Storybook(StorybookJudge.of_side(engine.model.config.layout().width))
     *_, report = evaluate(engine, world, round_trip(engine), cases, CATEGORIES, controls=1)
     assert isinstance(report, Report)
     scores = {

@@ -27,7 +27,10 @@ from training.rewards import Reward, reward_named
 from vargpt.chat.album import INDEX, read_prompts
 from vargpt.chat.engine import ChatEngine
 from vargpt.chat.pictures import open_picture
-from vargpt.types import ChatRequest, ImagePart, Message, TextPart, TurnFinished
+from vargpt.model import round_up
+from vargpt.types import ChatRequest, ImagePart, ImageSampling, Message, TextPart, TurnFinished
+
+PAGE_STEP = 32  # the renderer draws multiples of it, in px
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,10 @@ def pictures_from(folder: Path) -> Better:
     return picture
 
 
-def announced_pages(resolution: int = 64) -> Better:
-    """The page that the model itself announced, drawn by the storybook's renderer; none where it announced wrongly."""
+def announced_pages() -> Better:
+    """The page that the model itself announced, drawn by the storybook's renderer in the size of the model's own
+    picture (sides rounded up to what it draws); none where the model announced wrongly.
+    """
 
     def picture(wanted: Wanted, reply: Message) -> Image | None:
         try:
@@ -115,7 +120,8 @@ def announced_pages(resolution: int = 64) -> Better:
             return None
         if not is_possible(scene) or not meets(reading_of(scene), wanted.columns["case"].wish):
             return None
-        return render(scene, resolution)
+        side = max((max(part.image.size) for part in reply.images), default=2 * PAGE_STEP)
+        return render(scene, round_up(side, PAGE_STEP))
 
     return picture
 
@@ -130,11 +136,12 @@ def build(
     reward: Reward | None = None,
     better: Better | None = None,
     batch_size: int = 4,
+    sampling: ImageSampling | None = None,
 ) -> Iterator[Tried]:
     """Draws `n` pictures of every prompt that the folder has no line of, and writes the lines.
 
     Args:
-        engine: draws with its own sampling; every prompt is drawn, even one that the model would rather refuse.
+        engine: every prompt is drawn, even one that the model would rather refuse.
         wanted: the prompts; number i draws with the seeds from `seed + i * n` on.
         folder: where the rows go.
         n: pictures per prompt.
@@ -143,6 +150,7 @@ def build(
             it, rejects the worst, and drops the pair if what comes from elsewhere is no better.
         better: a picture from elsewhere to be chosen; without a reward, the first own picture is rejected.
         batch_size: prompts drawn together.
+        sampling: how pictures are drawn; None = as the model does by itself.
 
     Raises:
         ValueError: neither reward nor pictures from elsewhere, or nothing to compare.
@@ -156,7 +164,13 @@ def build(
     for start in range(0, len(waiting), batch_size):
         numbers = waiting[start : start + batch_size]
         requests = [
-            ChatRequest(messages=wanted[number].messages, route="image", n=n, seed=seed + number * n)
+            ChatRequest(
+                messages=wanted[number].messages,
+                route="image",
+                n=n,
+                seed=seed + number * n,
+                image_sampling=sampling,
+            )
             for number in numbers
         ]
         for number, turn in zip(numbers, engine.reply_batch(requests), strict=True):

@@ -111,16 +111,7 @@ class Adapters:
         Raises:
             ValueError: the weights are quantised, which would round away what was learnt.
         """
-        slots = [self._slots[name] for name in self.chosen(names)]
-        layers = list(adapted_layers(self.model))
-        for name, layer in layers:
-            if type(layer.get_base_layer()) is not nn.Linear:
-                raise ValueError(f"{name} is quantised; load the model without quantisation to merge an adapter")
-        for name, layer in layers:
-            layer.merge(safe_merge=True, adapter_names=slots)
-            self.model.set_submodule(name, layer.get_base_layer())
-        self.model.requires_grad_(True)
-        del self.model.peft_config
+        merge_layers(self.model, [self._slots[name] for name in self.chosen(names)])
         self._slots.clear()
         self.default = ()
         return self.model
@@ -180,6 +171,23 @@ def inject(model: VARGPT, config: Any, slot: str) -> None:
     finally:
         for flag in flags:
             delattr(model, flag)
+
+
+def merge_layers(model: VARGPT, slots: Sequence[str]) -> None:
+    """Makes adapters part of the weights, sums them up and forgets the others; in place. Everything may learn again.
+
+    Raises:
+        ValueError: the weights are quantised, which would round away what was learnt.
+    """
+    layers = list(adapted_layers(model))
+    for name, layer in layers:
+        if type(layer.get_base_layer()) is not nn.Linear:
+            raise ValueError(f"{name} is quantised; load the model without quantisation to merge an adapter")
+    for name, layer in layers:
+        layer.merge(safe_merge=True, adapter_names=list(slots))
+        model.set_submodule(name, layer.get_base_layer())
+    model.requires_grad_(True)
+    model.__dict__.pop("peft_config", None)
 
 
 def quantized_kinds(model: nn.Module) -> list[str]:

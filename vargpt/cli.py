@@ -326,10 +326,10 @@ def evaluate_storybook(
     from vargpt.evaluation.commands import watched, write_json
     from vargpt.evaluation.sheets import Gallery
 
-    world = Storybook(Judge())
     chosen = None if categories is None else [name.strip() for name in categories.split(",")]
-    storybook.checked_categories(world, chosen)  # mistakes show before the model is loaded
+    storybook.checked_categories(Storybook(Judge()), chosen)  # mistakes show before the model is loaded
     engine = open_engine(model, {"device": device, "adapters": adapter or ()})
+    world = Storybook(Judge.of_side(engine.model.config.layout().width))
     gallery = None if pictures is None else Gallery(pictures)
     rebuild = storybook.round_trip(engine)
     steps = storybook.evaluate(engine, world, rebuild, n, chosen, batch_size, seed, controls, gallery)

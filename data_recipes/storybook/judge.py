@@ -102,6 +102,11 @@ class Judge:
         self.resolution = resolution
         self._banks: dict[str, Bank] = {}
 
+    @classmethod
+    def of_side(cls, side: int) -> Judge:
+        """The judge of pictures with this side in px: at their size if it is a multiple of 64, else at 64."""
+        return cls(side if side % PAGE == 0 else PAGE)
+
     def detect(self, images: Sequence[Image.Image]) -> list[Reading]:
         """One reading per picture.
 

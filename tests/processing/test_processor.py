@@ -17,7 +17,7 @@ from vargpt.processing import ContextFullError, VargptProcessor
 from vargpt.processing.processor import pad, to_pixels
 from vargpt.processing.special_tokens import NAMES
 from vargpt.testing import tiny_config, tiny_model, tiny_processor
-from vargpt.types import ImagePart, ImageTokens, Message
+from vargpt.types import ImagePart, Message
 
 PROCESSOR = tiny_processor()
 SPECIAL = PROCESSOR.special
@@ -135,16 +135,14 @@ def test_pixels_and_pictures_are_inverses() -> None:
     assert PROCESSOR.to_pil(torch.tensor([-9.0, 9.0, 0.0]).reshape(1, 3, 1, 1))[0].getpixel((0, 0)) == (0, 255, 128)
 
 
-def test_a_drawn_picture_is_remembered_by_its_bits_and_an_uploaded_one_by_its_encoding(model) -> None:
+def test_the_source_of_an_edit_is_remembered_before_rounding(model) -> None:
+    """From its latents the tokenizer makes the very bits of the picture, scale by scale."""
     layout = model.config.layout()
-    bits = torch.rand(1, layout.num_tokens, 8) < 0.5
-    tokens = ImageTokens.from_flat(layout, bits)
-    drawn, uploaded = ImagePart(picture(), tokens), ImagePart(picture())
-    latents = PROCESSOR.picture_tensors([drawn, uploaded], model)["image_latents"]
-    assert torch.equal(latents[:1], model.image_tokenizer.latents(tokens))
+    latents = PROCESSOR.picture_tensors([ImagePart(picture())], model)["image_latents"]
     with torch.no_grad():
-        encoded = model.image_tokenizer.encode(to_pixels([picture()]), layout)
-    assert torch.equal(latents[1:], model.image_tokenizer.latents(encoded))
+        tokens = model.image_tokenizer.encode(to_pixels([picture()]), layout)
+    for k, grid in enumerate(tokens.grids):
+        assert torch.equal(model.image_tokenizer.rest(latents, layout, tokens.grids[:k]) > 0, grid)
 
 
 def test_conversations_are_padded_on_the_left(model) -> None:

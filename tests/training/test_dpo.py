@@ -17,9 +17,12 @@ from torch.testing import assert_close
 from tests.test_peft import TARGETS
 from tests.training.preference_rows import preference
 from training.dpo import DpoSettings, PairCollator, PictureDPO, train
-from training.feedback import StepSettings, choose_organs
+from training.feedback import StepSettings, choose_organs, quicken
 from training.preferences import PreferenceFolder
+from training.quick_attention import matmul_attention
 from training.recipes import nano_dpo
+from vargpt.adapters import adapted_layers
+from vargpt.chat.engine import ChatEngine
 from vargpt.loading import load, save
 from vargpt.model import VARGPT
 from vargpt.testing import tiny_model, tiny_processor
@@ -206,6 +209,52 @@ def test_the_recipe_learns_from_a_folder_and_leaves_a_model(tmp_path, capsys) ->
     with pytest.raises(SystemExit):
         nano_dpo.main([*arguments[:3], str(tmp_path / "nowhere")])
     assert "vargpt prefer" in capsys.readouterr().err
+
+
+def test_the_recipe_learns_an_adapter_beside_its_organs_and_nothing_else(tmp_path, capsys, caplog) -> None:
+    save(tiny_model(), PROCESSOR, tmp_path / "tiny", dtype=torch.float32)
+    folder = PreferenceFolder(tmp_path / "rows")
+    folder.add(0, ROWS[1])
+    changes = ["total_steps=2", "batch_size=1", "accumulation=1", "autocast=none", "device=cpu", "learning_rate=1e-2"]
+    arguments = ["--model", str(tmp_path / "tiny"), "--preferences", str(folder.path), "--out", str(tmp_path / "out")]
+    changed = [f"--set={change}" for change in (*changes, "warmup_steps=0")]
+    with caplog.at_level("INFO"):
+        nano_dpo.main([*arguments, "--lora", "4", *changed])
+    said = next(line for line in caplog.messages if line.startswith("parameters that learn"))
+    assert all(f"in adapters of {organ}" in said for organ in ("generator", "projector_in", "projector_out"))
+    assert said.count(" in ") == 3 and "language_model" not in said
+    adapter = ChatEngine.load(tmp_path / "tiny", "cpu", adapters=[tmp_path / "out" / "adapter"])
+    organs = {name.split(".")[0] for name, _ in adapted_layers(adapter.model)}
+    assert organs == {"generator", "projector_in", "projector_out"}
+    learnt, before = (load(tmp_path / name, device="cpu", dtype="float32")[0] for name in ("out/model", "tiny"))
+    moved = {
+        name
+        for (name, one), (_, other) in zip(learnt.named_parameters(), before.named_parameters(), strict=True)
+        if not torch.equal(one, other.bfloat16().float())
+    }
+    assert moved and {name.split(".")[0] for name in moved} == organs and all(name.endswith("weight") for name in moved)
+    with pytest.raises(SystemExit):
+        nano_dpo.main([*arguments, "--lora", "4", "--set", "organs=('vision',)"])
+    assert "adapters are made for language_model, generator" in capsys.readouterr().err
+
+
+def test_without_a_gpu_bf16_arithmetic_is_asked_of_the_cpu(tmp_path) -> None:
+    auto = settings(autocast="bf16", device="auto").arguments(tmp_path)
+    assert auto.bf16 and auto.use_cpu == (not torch.cuda.is_available())
+
+
+def test_quick_attention_scores_as_the_other_does() -> None:
+    quick = tiny_model()
+    quicken(quick, PROCESSOR, "cpu")
+    batch = batch_of(PLAIN)
+    with torch.no_grad():
+        scores = [model.sequence_log_probs(**batch).image for model in (quick, PLAIN)]
+    assert_close(scores[0], scores[1], atol=2e-4, rtol=1e-4)
+    assert quick.generator.blocks[0].attention.attend is matmul_attention
+    free = tiny_processor()
+    free.fixed_size = None  # pictures of many sizes
+    quicken(other := tiny_model(), free, "cpu")
+    assert other.generator.blocks[0].attention.attend is not matmul_attention
 
 
 @pytest.mark.parametrize("name", ["training.dpo", "training.grpo"])

@@ -145,7 +145,8 @@ def test_the_recipe_learns_from_the_storybooks_judge(tmp_path) -> None:
     changes = ["total_steps=1", "batch_size=4", "accumulation=1", "group=2", "autocast=none", "device=cpu"]
     arguments = ["--model", str(tmp_path / "tiny"), "--storybook", "4", "--reward", "storybook"]
     changed = [f"--set={change}" for change in changes]
-    nano_grpo.main([*arguments, "--out", str(tmp_path / "out"), *changed])
+    nano_grpo.main([*arguments, "--out", str(tmp_path / "out"), "--lora", "4", *changed])
+    assert (tmp_path / "out" / "adapter" / "adapter.json").is_file()
     assert load(tmp_path / "out" / "model", device="cpu")[0].config.model_type == "vargpt"
     line = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[0])
     assert 0 <= line["rewards/storybook/mean"] <= 1

@@ -182,7 +182,7 @@ def test_a_picture_from_elsewhere_is_chosen_over_the_models_own(engine, tmp_path
 def test_the_announced_page_is_drawn_where_it_is_what_was_asked_for() -> None:
     right, other = practice_cases(2)
     wanted = Wanted((Message.of("user", right.request),), {"case": right})
-    better = announced_pages(64)
+    better = announced_pages()
     page = better(wanted, Message.of("assistant", canonical(right.scene)))
     assert page.tobytes() == render(right.scene).tobytes()
     assert better(wanted, Message.of("assistant", canonical(other.scene))) is None

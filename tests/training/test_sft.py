@@ -116,8 +116,8 @@ def test_an_input_picture_gets_the_latents_and_patches_of_itself(processor) -> N
     tokens = model.image_tokenizer.encode(batch["drawn_images"].float() / 127.5 - 1, model.config.layout())
     place = int((batch["input_drawn"] >= 0).nonzero()[0])
     drawn = int(batch["input_drawn"][place])
-    expected = model.image_tokenizer.latents(tokens)[drawn]
-    torch.testing.assert_close(inputs["image_latents"][place], expected)
+    first = model.image_tokenizer.rest(inputs["image_latents"], model.config.layout(), ())
+    assert torch.equal(first[place] > 0, tokens.grids[0][drawn])
     assert torch.equal(inputs["image_bits"], tokens.flat())
     per_picture = inputs["pixel_values"].view(len(batch["input_drawn"]), -1)
     mean = batch["drawn_images"][drawn].float().div(127.5).sub(1).mean()

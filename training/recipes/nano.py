@@ -17,6 +17,7 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -81,7 +82,7 @@ def nano_sft() -> SftSettings:
             sample_every=500,
             save_every_minutes=3.0,
         ),
-        batches=BatchSettings(texts_per_pool=48, batches_per_pool=11, read_back_rate=0.12, all_slots_every=4),
+        batches=BatchSettings(texts_per_pool=128, batches_per_pool=11, read_back_rate=0.12, all_slots_every=4),
         flip_strength=0.0,
         detail=40.0,
         compiled=True,
@@ -153,11 +154,33 @@ def nano_understanding() -> SftSettings:
     )
 
 
-def make_processor(text_tokenizer_dir: Path) -> VargptProcessor:
+@dataclass(frozen=True, kw_only=True)
+class Beginnings:
+    """The stages before fine-tuning; the text tokenizer learns from `num_texts`."""
+
+    num_texts: int
+    tokenizer: TokenizerSettings
+    language: SftSettings
+    sight: sight.SightSettings
+    understanding: SftSettings
+
+
+def nano_beginnings() -> Beginnings:
+    """Both tokenizers, then language, sight and understanding, each as its recipe says."""
+    return Beginnings(
+        num_texts=NUM_TEXTS,
+        tokenizer=recipe_named("nano"),
+        language=nano_language(),
+        sight=nano_sight(),
+        understanding=nano_understanding(),
+    )
+
+
+def make_processor(text_tokenizer_dir: Path, num_texts: int) -> VargptProcessor:
     """Nano's processor; the text tokenizer is learnt once and kept in the run directory."""
     if (text_tokenizer_dir / "tokenizer.json").is_file():
         return VargptProcessor.from_pretrained(text_tokenizer_dir)
-    tokenizer = train_text_tokenizer(islice(text_corpus(NUM_TEXTS), NUM_TEXTS), VOCAB_SIZE)
+    tokenizer = train_text_tokenizer(islice(text_corpus(num_texts), num_texts), VOCAB_SIZE)
     template = Path(__file__).parents[2] / "vargpt" / "processing" / "chat_template.jinja"
     processor = VargptProcessor(
         square_image_processor(64, patch_size=8, merge_size=1),
@@ -197,20 +220,25 @@ def more_language(sample_id: int) -> tuple[Message, ...]:
     return language_messages_of(1_000_000 + sample_id)
 
 
-def crowded_drawing(rng: random.Random) -> tuple[Message, ...]:
+def crowded_drawing(rng: random.Random, resolution: int = 64) -> tuple[Message, ...]:
     """A drawing with more things on it than people ask for: three are as quickly drawn as one, and teach more."""
     wish, scene = sample_drawing(rng, "train", rng.choices((1, 2, 3), CROWDS)[0])
-    return Message.of("user", phrase(rng, wish, "train")), drawing(scene, 64)
+    return Message.of("user", phrase(rng, wish, "train")), drawing(scene, resolution)
 
 
 def messages_of(sample_id: int) -> tuple[Message, ...]:
     """Mostly drawing at first, which takes longest to learn; mostly changes and dialogues later."""
     if sample_id >= DRAWING_SAMPLES:
         return make_sample(sample_id, mixture=LATER_MIXTURE).messages
+    return mostly_drawing(sample_id)
+
+
+def mostly_drawing(sample_id: int, resolution: int = 64) -> tuple[Message, ...]:
+    """Crowded drawings, and beside them all else that there is to learn."""
     rng = random.Random(f"drawing-{sample_id}")
     if rng.random() < DRAWING_SHARE:
-        return crowded_drawing(rng)
-    return make_sample(sample_id, mixture=OTHER_MIXTURE).messages
+        return crowded_drawing(rng, resolution)
+    return make_sample(sample_id, resolution=resolution, mixture=OTHER_MIXTURE).messages
 
 
 def save_samples(model: VARGPT, processor: VargptProcessor, path: Path) -> None:
@@ -241,19 +269,22 @@ class Budget:
     def __init__(self, minutes: float | None) -> None:
         self.end = None if minutes is None else time.monotonic() + 60 * minutes
 
+    @property
+    def left(self) -> float | None:
+        """Minutes, at least 0."""
+        return None if self.end is None else max(0.0, (self.end - time.monotonic()) / 60)
+
     def of(self, loop: LoopSettings) -> LoopSettings:
         """The same loop, stopped when the minutes are over."""
-        left = None if self.end is None else max(0.0, (self.end - time.monotonic()) / 60)
-        return dataclasses.replace(loop, time_budget_minutes=left)
+        return dataclasses.replace(loop, time_budget_minutes=self.left)
 
     def within(self, settings: Settings) -> Settings:
         """The settings of a stage, stopped when the minutes are over."""
         return dataclasses.replace(settings, loop=self.of(settings.loop))
 
 
-def learn_image_tokenizer(run_dir: Path, budget: Budget) -> bool:
+def learn_image_tokenizer(run_dir: Path, recipe: TokenizerSettings, budget: Budget) -> bool:
     """Whether the image tokenizer is finished."""
-    recipe = recipe_named("nano")
     if steps_done(run_dir) >= recipe.loop.total_steps:
         return True
     return train_tokenizer(budget.within(recipe), run_dir).done
@@ -277,37 +308,36 @@ def learn_organs(
     return finished.done
 
 
-def learn_language(model: VARGPT, processor: VargptProcessor, run_dir: Path, budget: Budget) -> bool:
-    settings = budget.within(nano_language())
+def learn_language(model: VARGPT, processor: VargptProcessor, settings: SftSettings, run_dir: Path) -> bool:
     return learn_organs(model, ("language_model",), processor, language_messages_of, settings, run_dir)
 
 
-def learn_sight(model: VARGPT, processor: VargptProcessor, run_dir: Path, budget: Budget) -> bool:
+def learn_sight(model: VARGPT, processor: VargptProcessor, settings: sight.SightSettings, run_dir: Path) -> bool:
     words = sight.word_vectors(model, processor, WORDS)
-    return sight.train(model, page_of, words, budget.within(nano_sight()), run_dir).done
+    return sight.train(model, page_of, words, settings, run_dir).done
 
 
-def learn_to_understand(model: VARGPT, processor: VargptProcessor, run_dir: Path, budget: Budget) -> bool:
-    settings = budget.within(nano_understanding())
+def learn_to_understand(model: VARGPT, processor: VargptProcessor, settings: SftSettings, run_dir: Path) -> bool:
     organs = ("vision", "vision_norm", "vision_positions", "language_model")
     return learn_organs(model, organs, processor, seeing_messages_of, settings, run_dir, more_language)
 
 
 def learn_from_nothing(
-    run_dir: Path, seed: int, budget: Budget, tokenizer_dir: Path | None
+    run_dir: Path, seed: int, budget: Budget, tokenizer_dir: Path | None, beginnings: Beginnings | None = None
 ) -> tuple[VARGPT, VargptProcessor] | None:
-    """The stages before fine-tuning; None if the time was over before their end."""
+    """The stages before fine-tuning (None = nano's); None if the time was over before their end."""
+    stages = beginnings or nano_beginnings()
     if tokenizer_dir is None:
         tokenizer_dir = run_dir / "image_tokenizer"
-        if not learn_image_tokenizer(tokenizer_dir, budget):
+        if not learn_image_tokenizer(tokenizer_dir, stages.tokenizer, budget):
             return None
-    processor = make_processor(run_dir / "processor")
+    processor = make_processor(run_dir / "processor", stages.num_texts)
     model = make_model(processor, tokenizer_dir / "tokenizer.safetensors", seed)
     if steps_done(run_dir) == 0:
         learnt = (
-            learn_language(model, processor, run_dir / "language", budget)
-            and learn_sight(model, processor, run_dir / "sight", budget)
-            and learn_to_understand(model, processor, run_dir / "understanding", budget)
+            learn_language(model, processor, budget.within(stages.language), run_dir / "language")
+            and learn_sight(model, processor, budget.within(stages.sight), run_dir / "sight")
+            and learn_to_understand(model, processor, budget.within(stages.understanding), run_dir / "understanding")
         )
         if not learnt:
             return None

@@ -4,7 +4,8 @@ r"""Nano learns which of its pictures are better: DPO on the rows that `vargpt p
     python -m training.recipes.nano_dpo --model vargpt/checkpoints/nano --preferences runs/preferences \
         --out runs/nano_dpo
 
-The learnt model is written to `--out`/model. Run the command again after an interruption.
+The learnt model is written to `--out`/model, adapters (`--lora 16`) also to `--out`/adapter. Run the command again
+after an interruption.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.adapters import LoraSettings, lora_config
 from training.dpo import DpoSettings, train
-from training.feedback import StepSettings
+from training.feedback import StepSettings, leave_model
 from training.overrides import apply_overrides
 from training.preferences import PreferenceFolder
-from vargpt.loading import load, save
+from vargpt.loading import load
 
 logger = logging.getLogger(__name__)
 
@@ -40,18 +42,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, help="model folder to begin with (default: the shipped nano)")
     parser.add_argument("--preferences", type=Path, required=True, help="folder that `vargpt prefer` made")
     parser.add_argument("--out", type=Path, default=Path("runs/nano_dpo"), help="where checkpoints and the model go")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="learn adapters of this rank beside the same organs")
     parser.add_argument("--minutes", type=float, help="stop (and save) after this long; the schedule stays in steps")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         settings = apply_overrides(nano_dpo(), chosen.set)
+        lora = None
+        if chosen.lora is not None:
+            rank = LoraSettings(rank=chosen.lora, alpha=2.0 * chosen.lora)
+            lora = lora_config(rank, settings.steps.organs)
         rows = PreferenceFolder.existing(chosen.preferences)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     model, processor = load(chosen.model, device=settings.steps.device, dtype="float32")
-    done = train(model, processor, rows, settings, chosen.out, chosen.minutes)
-    save(model, processor, chosen.out / "model")
+    done = train(model, processor, rows, settings, chosen.out, chosen.minutes, lora)
+    leave_model(model, processor, chosen.out, lora, chosen.model)
     how = "finished" if done else "stopped before the end; the same command continues"
     logger.info("%s; the model is in %s", how, chosen.out / "model")
 

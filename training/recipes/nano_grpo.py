@@ -3,7 +3,8 @@ r"""Nano learns from a reward: GRPO on requests of the storybook, or on prompts 
     python -m training.recipes.nano_grpo --model vargpt/checkpoints/nano --storybook 2000 --reward storybook \
         --out runs/nano_grpo
 
-The learnt model is written to `--out`/model. Run the command again after an interruption.
+The learnt model is written to `--out`/model, adapters (`--lora 16`) also to `--out`/adapter. Run the command again
+after an interruption.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.feedback import StepSettings
+from training.adapters import LoraSettings, lora_config
+from training.feedback import StepSettings, leave_model
 from training.grpo import GrpoSettings, train
 from training.overrides import apply_overrides
 from training.prefer import file_prompts, storybook_prompts
 from training.rewards import reward_named
-from vargpt.loading import load, save
+from vargpt.loading import load
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prompts.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt per line")
     parser.add_argument("--reward", action="append", required=True, help="storybook or clip:MODEL; several add up")
     parser.add_argument("--out", type=Path, default=Path("runs/nano_grpo"), help="where checkpoints and the model go")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="learn adapters of this rank beside the same organs")
     parser.add_argument("--minutes", type=float, help="stop (and save) after this long; the schedule stays in steps")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
     chosen = parser.parse_args(arguments)
@@ -53,13 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if chosen.storybook is None and "storybook" in chosen.reward:
             raise ValueError("the storybook's judge knows only the requests of --storybook")
         settings = apply_overrides(nano_grpo(), chosen.set)
+        lora = None
+        if chosen.lora is not None:
+            rank = LoraSettings(rank=chosen.lora, alpha=2.0 * chosen.lora)
+            lora = lora_config(rank, settings.steps.organs)
         rewards = [reward_named(name) for name in chosen.reward]
         wanted = file_prompts(chosen.prompts) if chosen.prompts else storybook_prompts(chosen.storybook)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     model, processor = load(chosen.model, device=settings.steps.device, dtype="float32")
-    done = train(model, processor, wanted, rewards, settings, chosen.out, chosen.minutes)
-    save(model, processor, chosen.out / "model")
+    done = train(model, processor, wanted, rewards, settings, chosen.out, chosen.minutes, lora)
+    leave_model(model, processor, chosen.out, lora, chosen.model)
     how = "finished" if done else "stopped before the end; the same command continues"
     logger.info("%s; the model is in %s", how, chosen.out / "model")
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from training.conversations import BatchSettings, collate
+from training.conversations import BatchSettings, Row, collate
 from training.loop import LoopSettings, to_device
 from training.own_conversations import phrase_of, rehearsed, request
 from training.own_pictures import Example, OwnPictures, Topic
-from training.sft import SftSettings, make_compute_loss
+from training.sft import SftSettings, make_losses, report
 from vargpt.chat.engine import ChatEngine
 from vargpt.types import ChatRequest, Message
 
@@ -169,17 +169,18 @@ def losses(engine: ChatEngine, conversations: Sequence[Sequence[Message]]) -> di
     """Mean loss of the assistant's words per token and of its pictures per bit, in nats, with the default adapters."""
     model, processor = engine.model, engine.processor
     layout = model.config.layout()
-    compute = make_compute_loss(model, layout, STILL)
-    rows = [processor.conversation_ids(messages, layout.num_tokens) for messages in conversations]
+    losses_of = make_losses(model, layout, STILL)
+    encoded = [processor.conversation_ids(messages, layout.num_tokens) for messages in conversations]
+    rows = [Row(one, number) for number, one in enumerate(encoded)]
     found: dict[str, list[float]] = {"text_loss": [], "image_loss": []}
     low = torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
     with low, engine.adapters.switched_on(engine.adapters.default):
         for start in range(0, len(rows), TOGETHER):
             batch = to_device(collate(rows[start : start + TOGETHER], processor), model.device)
-            _, metrics = compute(model, batch, start)
+            metrics = report(losses_of(model, batch)[1])
             for name, values in found.items():
                 if name in metrics:
-                    values.append(float(metrics[name]))
+                    values.append(metrics[name])
     return {name: sum(values) / len(values) for name, values in found.items() if values}
 
 

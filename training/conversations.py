@@ -161,6 +161,7 @@ def collate(rows: Sequence[Row], processor: VargptProcessor, whole: Sequence[Row
         "input_drawn": torch.tensor([drawn_index.get(id(part), -1) for part in pictures], dtype=torch.long),
         "input_seeds": picture_seeds(rows, "pictures"),
         "drawn_seeds": picture_seeds(rows, "drawn"),
+        "learnt_rows": torch.tensor([not row.spare for row in rows], dtype=torch.bool),
         "drawn_learnt": torch.tensor([not row.spare for row in rows for _ in row.encoded.drawn], dtype=torch.bool),
         "num_text_tokens": torch.tensor(float(sum(row.num_learnt for row in whole))),
         "num_pictures": torch.tensor(float(sum(len(row.encoded.drawn) for row in whole))),

@@ -8,13 +8,11 @@ FSDP, arXiv 2304.11277), layer by layer: accelerate's plugin for it does nothing
 from __future__ import annotations
 
 import copy
+import os
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 
 from vargpt.model import VARGPT
 
@@ -22,6 +20,11 @@ from vargpt.model import VARGPT
 def world_size() -> int:
     """How many processes have joined; 1 before they do."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def started_processes() -> int:
+    """How many processes torchrun has started, joined or not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
@@ -50,6 +53,9 @@ def sharded_copy(model: VARGPT, device: torch.device, low_precision: bool) -> VA
 
     With `low_precision`, layers are gathered and computed in bfloat16, over float32 weights, gradients and optimiser.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     copied = copy.deepcopy(model)
     mesh = init_device_mesh(device.type, (world_size(),))
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if low_precision else MixedPrecisionPolicy()
@@ -65,7 +71,7 @@ def sharded_copy(model: VARGPT, device: torch.device, low_precision: bool) -> VA
 
 def whole(value: Tensor) -> Tensor:
     """A sharded tensor put together, in every process at once; any other as it is."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -186,8 +186,8 @@ def make_losses(model: VARGPT, layout: ImageLayout, settings: SftSettings) -> Lo
             "text_loss": output.text_loss.detach(),
             "image_loss": zero,
             "pictures": batch["drawn_learnt"].sum(),
-            "tokens": batch["attention_mask"].sum(),
-            "samples": zero + len(batch["input_ids"]),
+            "tokens": batch["attention_mask"][batch["learnt_rows"]].sum(),
+            "samples": batch["learnt_rows"].sum(),
             "full_pictures": zero,
         }
         by_scale = output.loss.new_zeros(layout.num_scales)
@@ -223,7 +223,7 @@ def compile_layers(model: VARGPT, device: torch.device) -> None:
 def make_learner(model: VARGPT, settings: SftSettings, device: torch.device) -> VARGPT:
     """The model that learns, on its device: the given one, or a sharded copy of it."""
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        switch_checkpointing(model, "enable")
     if settings.sharded and world_size() > 1:
         learner = sharded_copy(model, device, settings.loop.autocast == "bf16")
     else:
@@ -235,13 +235,19 @@ def make_learner(model: VARGPT, settings: SftSettings, device: torch.device) -> 
     return learner.train()
 
 
+def switch_checkpointing(model: VARGPT, to: Literal["enable", "disable"]) -> None:
+    """Whether layers compute their inside again in the backward pass; transformers has renamed this on its way."""
+    new, old = f"activation_checkpointing_{to}", f"gradient_checkpointing_{to}"
+    getattr(model, new if hasattr(model, new) else old)()
+
+
 @contextlib.contextmanager
 def lent_to_trainer(model: VARGPT) -> Iterator[None]:
     """Gives the model back without what a run switches on: a Trainer's mark in the config, activation checkpointing."""
     config = model.config
     had_cache = "use_cache" in vars(config)
     cache = getattr(config, "use_cache", None)
-    was_checkpointing = model.is_gradient_checkpointing
+    was_checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     try:
         yield
     finally:
@@ -250,7 +256,7 @@ def lent_to_trainer(model: VARGPT) -> Iterator[None]:
         else:
             vars(config).pop("use_cache", None)
         if not was_checkpointing:
-            model.gradient_checkpointing_disable()
+            switch_checkpointing(model, "disable")
 
 
 def train(

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 ABOUT = "about.json"
+TENSORS = "tensors"
 NAME = re.compile(r"step_(\d+)")
 UNFINISHED = ".unfinished"
 
@@ -47,6 +48,12 @@ def step_of(path: Path) -> int:
     match = NAME.fullmatch(path.name)
     assert match is not None, path
     return int(match[1])
+
+
+def stored_tensors(path: Path) -> dict[str, Any]:
+    """What is known of every tensor of a checkpoint, by "model/NAME", "ema/NAME" and "optimizer/FIELD/NAME"."""
+    found = FileSystemReader(path).read_metadata().state_dict_metadata
+    return {name.removeprefix(f"{TENSORS}."): about for name, about in found.items()}
 
 
 def save_checkpoint(
@@ -70,7 +77,7 @@ def save_checkpoint(
     if not place.exists():
         tensors = weights_of(model, save_frozen) | averages_of(ema) | optimizer_tensors(model, optimizer)
         with quiet_alone():
-            dcp.save(tensors, checkpoint_id=beside, no_dist=world_size() == 1)
+            dcp.save({TENSORS: tensors}, checkpoint_id=beside, no_dist=world_size() == 1)
     wait_for_all()
     if is_main():
         finish(place, beside, {"step": step, "optimizer": kind_of(optimizer), "save_frozen": save_frozen})
@@ -104,14 +111,14 @@ def load_checkpoint(run_dir: Path, model: nn.Module, optimizer: Optimizer, ema: 
             f"{path} was saved with another optimiser ({about['optimizer']}); set the same `optimizer` as before, or "
             "begin in another folder"
         )
-    stored = FileSystemReader(path).read_metadata().state_dict_metadata
+    stored = stored_tensors(path)
     weights = weights_of(model, about["save_frozen"])
     if {name for name in stored if name.startswith("model/")} != set(weights):
         raise ValueError(f"{path} was saved by a run in which other parameters learnt; begin in another folder")
     averages = {name: value for name, value in averages_of(ema).items() if name in stored}
     moments = room_for_moments(model, stored)
     with quiet_alone():
-        dcp.load(weights | averages | moments, checkpoint_id=path, no_dist=world_size() == 1)
+        dcp.load({TENSORS: weights | averages | moments}, checkpoint_id=path, no_dist=world_size() == 1)
     put_moments(model, optimizer, moments)
     logger.info("continuing at step %d from %s", about["step"], path)
     return about["step"]

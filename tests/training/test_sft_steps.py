@@ -56,7 +56,7 @@ def gradients(parts: list[Batch]) -> tuple[float, dict[str, torch.Tensor]]:
     for part in parts:
         loss, _ = losses(model, part)
         loss.backward()
-        total += float(loss)
+        total += float(loss.detach())
     return total, {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
 
 
@@ -123,9 +123,10 @@ def test_a_run_with_micro_batches_ends_with_the_same_weights(processor, tmp_path
         train(model, processor, messages_of, settings, tmp_path / str(accumulation))
     assert_same_weights(*models, rtol=1e-4, atol=2e-5)
     for one, other in zip(read_log(tmp_path / "1"), read_log(tmp_path / "3"), strict=True):
-        for name in ("loss", "text_loss", "image_loss", "grad_norm", "bit_loss_0", "bit_loss_2"):
+        assert one.keys() == other.keys()
+        for name in (name for name in one if "loss" in name or name == "grad_norm"):
             assert one[name] == pytest.approx(other[name], rel=1e-4), name
-        assert (one["pictures"], one["lr"]) == (other["pictures"], other["lr"])
+        assert all(one[name] == other[name] for name in ("pictures", "tokens", "lr"))
 
 
 # -- stopping and going on ---------------------------------------------------------------------------------------------
@@ -183,6 +184,7 @@ def test_what_a_kill_leaves_behind_is_passed_over(processor, tmp_path) -> None:
 
 def test_a_run_that_was_begun_with_a_single_file_of_state_goes_on(processor, tmp_path) -> None:
     older = tiny_model(seed=3)
+    older.image_tokenizer.requires_grad_(False)
     optimizer = make_optimizer(older, SETTINGS.loop)
     save_state(tmp_path / "state.pt", older, optimizer, AveragedWeights(older, 0.9), 4)
     newer = tiny_model()
@@ -216,7 +218,7 @@ def count_calls(model: VARGPT) -> dict[str, int]:
     }
     for name, module in insides.items():
         calls[name] = 0
-        module.register_forward_hook(lambda *_, name=name: calls.__setitem__(name, calls[name] + 1))
+        module.register_forward_pre_hook(lambda *_, name=name: calls.__setitem__(name, calls[name] + 1))
     return calls
 
 

@@ -124,7 +124,7 @@ def start(folder: Path, names: Sequence[str], processes: int) -> None:
         for rank in range(processes)
     ]
     try:
-        said = [process.communicate(timeout=240)[0] for process in started]
+        said = [process.communicate(timeout=900)[0] for process in started]
     finally:
         for process in started:
             process.kill()

@@ -17,13 +17,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from training.conversations import BatchSettings, collate
+from training.conversations import BatchSettings, Row, collate
 from training.loop import LoopSettings, to_device
 from training.own_conversations import phrase_of, rehearsed, request
 from training.own_pictures import Example, OwnPictures, Topic
-from training.sft import SftSettings, make_compute_loss
+from training.sft import SftSettings, make_losses
 from vargpt.chat.engine import ChatEngine
-from vargpt.model import IGNORE_INDEX
 from vargpt.types import ChatRequest, Message
 
 Judge = Callable[[Image.Image], bool]
@@ -170,23 +169,21 @@ def losses(engine: ChatEngine, conversations: Sequence[Sequence[Message]]) -> di
     """Mean loss of the assistant's words per token and of its pictures per bit, in nats, with the default adapters."""
     model, processor = engine.model, engine.processor
     layout = model.config.layout()
-    compute = make_compute_loss(model, layout, STILL)
-    rows = [processor.conversation_ids(messages, layout.num_tokens) for messages in conversations]
-    sums, counts = dict.fromkeys(("text_loss", "image_loss"), 0.0), dict.fromkeys(("text_loss", "image_loss"), 0)
+    losses_of = make_losses(model, layout, STILL)
+    rows = [
+        Row(processor.conversation_ids(messages, layout.num_tokens), number)
+        for number, messages in enumerate(conversations)
+    ]
+    total = {"text_loss": 0.0, "image_loss": 0.0}
     low = torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
     with low, engine.adapters.switched_on(engine.adapters.default):
         for start in range(0, len(rows), TOGETHER):
-            batch = to_device(collate(rows[start : start + TOGETHER], processor), model.device)
-            _, metrics = compute(model, batch, start)
-            weights = {
-                "text_loss": int((batch["labels"][:, 1:] != IGNORE_INDEX).sum()),
-                "image_loss": metrics["pictures"],
-            }
-            for name, weight in weights.items():
-                if name in metrics:
-                    sums[name] += float(metrics[name]) * weight
-                    counts[name] += weight
-    return {name: sums[name] / count for name, count in counts.items() if count}
+            batch = to_device(collate(rows[start : start + TOGETHER], processor, rows), model.device)
+            _, sums = losses_of(model, batch)
+            total = {name: value + float(sums[name]) for name, value in total.items()}
+    if not any(row.encoded.drawn for row in rows):
+        del total["image_loss"]
+    return total
 
 
 def storybook_scores(engine: ChatEngine, cases: int) -> dict[str, float]:

@@ -1,27 +1,34 @@
 """Supervised fine-tuning of the whole assistant on conversations with pictures: one forward, a text and an image loss.
 
 In: a recipe (`training/recipes/`), an image tokenizer, a stream of conversations. Out, in the run directory:
-`metrics.jsonl`, `samples/` (drawn from fixed prompts), `state.pt` to continue from, and by `export` a model directory.
+`metrics.jsonl`, `samples/` (drawn from fixed prompts), `checkpoints/` to continue from, and by `export` a model
+directory. The loop is transformers' Trainer (`sft_trainer.py`), in one process or in many.
 
 Shape legend: B rows, T tokens, I input pictures, N drawn pictures, L slots, d bits, h w the final grid.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.conversations import Batch, BatchSettings, Conversations, MakeMessages, loader
-from training.loop import Finished, LoopSettings, pick_device, run
+from training.checkpoints import load_checkpoint, save_checkpoint
+from training.conversations import Batch, BatchSettings, Conversations, MakeMessages, Share, loader
+from training.distributed import gather_into, is_main, rank, sharded_copy, world_size
+from training.loop import Finished, LoopSettings, make_optimizer, sample
 from training.quick_attention import use_matmul_attention
+from training.sft_trainer import Losses, SftTrainer, Sums, Watch, tensorboard_callback, training_arguments
+from training.state import AveragedWeights, learning_values
 from vargpt.backbone.merge import Condition
 from vargpt.backbone.vision import patchify
 from vargpt.model import VARGPT
@@ -41,6 +48,11 @@ class SftSettings:
     `rebuilt_rate` is how often the ViT reads a drawn picture back as the tokenizer rebuilds it rather than as it was.
     `detail` is how much more the tokens of busy places count. `compiled` has torch.compile fuse every layer (a quarter
     less time per step on a CPU, two minutes more at the start); without a C++ compiler a CPU run goes on as it is.
+
+    A batch is cut into `accumulation` micro-batches (in every process), which changes memory and nothing else.
+    `gradient_checkpointing` computes the inside of layers again in the backward pass instead of keeping it. `sharded`
+    spreads the weights over the processes (FSDP2); the model that was handed in stays whole in every process, in main
+    memory, to be sampled from and to hold the result. `tensorboard` writes the metrics for it too.
     """
 
     loop: LoopSettings
@@ -54,6 +66,16 @@ class SftSettings:
     image_loss_weight: float = 2.0
     text_loss_weight: float = 1.0
     compiled: bool = False
+    accumulation: int = 1
+    gradient_checkpointing: bool = False
+    sharded: bool = False
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        if self.accumulation < 1:
+            raise ValueError(
+                f"accumulation is the number of micro-batches of a step, at least 1; got {self.accumulation}"
+            )
 
 
 def draw_conditions(count: int, settings: SftSettings, generator: torch.Generator) -> Tensor:
@@ -71,9 +93,8 @@ class PictureInputs:
         self.model, self.layout, self.settings = model, layout, settings
 
     @torch.no_grad()
-    def __call__(self, batch: Batch, step: int) -> dict[str, Any]:
-        """Keyword arguments of `VARGPT.forward`; random choices are keyed by the step."""
-        generator = torch.Generator().manual_seed(self.settings.loop.seed * 1_000_003 + step)
+    def __call__(self, batch: Batch) -> dict[str, Any]:
+        """Keyword arguments of `VARGPT.forward`; what is left to chance is keyed by the picture."""
         tokenizer = self.model.image_tokenizer
         drawn, uploaded = (batch[name].shape[0] for name in ("drawn_images", "uploaded_images"))
         inputs: dict[str, Any] = {}
@@ -81,21 +102,24 @@ class PictureInputs:
         features = in_chunks(lambda part: tokenizer.features(part, self.layout), pixels)
         clean = tokenizer.tokens_of(features, self.layout)
         if drawn:
-            strength = BitFlip(self.settings.flip_strength, generator)
-            flips = draw_flips(self.layout, drawn, tokenizer.num_bits, strength, features.device)
+            dice = [self.dice("drawn", seed) for seed in batch["drawn_seeds"].tolist()]
+            flips = self.flips(dice, features.device)
             corrected = tokenizer.correct(features[:drawn], self.layout, flips)
             inputs["image_bits"], inputs["target_bits"] = corrected.inputs.flat(), corrected.targets.flat()
-            inputs["conditions"] = draw_conditions(drawn, self.settings, generator).to(pixels.device)
-            inputs["token_weights"] = detail_weights(pixels[:drawn], self.layout, self.settings.detail)
+            conditions = torch.cat([draw_conditions(1, self.settings, one) for one in dice])
+            inputs["conditions"] = conditions.to(pixels.device)
+            weights = detail_weights(pixels[:drawn], self.layout, self.settings.detail)
+            inputs["token_weights"] = weights * batch["drawn_learnt"][:, None]
             inputs["image_size"] = (self.layout.height, self.layout.width)
         seen = batch["input_drawn"]
         if len(seen):
             index = torch.where(seen >= 0, seen, drawn + (seen < 0).long().cumsum(0) - 1)
             latents = tokenizer.folded(features)[index]
             visible = pixels[index]
-            rebuilt = (seen >= 0) & (
-                torch.rand(len(seen), generator=generator).to(seen.device) < self.settings.rebuilt_rate
+            chance = torch.cat(
+                [torch.rand(1, generator=self.dice("seen", seed)) for seed in batch["input_seeds"].tolist()]
             )
+            rebuilt = (seen >= 0) & (chance.to(seen.device) < self.settings.rebuilt_rate)
             if bool(rebuilt.any()):
                 visible = visible.clone()
                 decoded = in_chunks(lambda chosen: tokenizer.decode(clean.select(chosen)), index[rebuilt])
@@ -106,6 +130,17 @@ class PictureInputs:
             patches, grid = patchify(visible, self.model.config.vision_config)
             inputs["pixel_values"], inputs["image_grid_thw"] = patches, grid
         return inputs
+
+    def dice(self, use: str, picture: int) -> torch.Generator:
+        """A random stream of its own for every picture and use."""
+        key = f"{self.settings.loop.seed}-{use}-{picture}".encode()
+        return torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest()))
+
+    def flips(self, dice: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, ...]:
+        """Which bits of every drawn picture are fed in wrong, scale by scale."""
+        num_bits = self.model.image_tokenizer.num_bits
+        each = [draw_flips(self.layout, 1, num_bits, BitFlip(self.settings.flip_strength, one), device) for one in dice]
+        return tuple(torch.cat(masks) for masks in zip(*each, strict=True))
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor, size: int = 8) -> Tensor:
@@ -130,31 +165,53 @@ def to_pixels(images: Tensor) -> Tensor:
     return images.float().div(127.5).sub(1)
 
 
-def make_compute_loss(
-    model: VARGPT, layout: ImageLayout, settings: SftSettings
-) -> Callable[[nn.Module, Batch, int], tuple[Tensor, dict[str, Any]]]:
-    """The loss of one batch, for `training.loop.run`."""
+def make_losses(model: VARGPT, layout: ImageLayout, settings: SftSettings) -> Losses:
+    """What a micro-batch adds to the loss of its whole batch, and to the sums that `report` reads.
+
+    `model` is the one whose image tokenizer makes the inputs; what is called may be a wrapper around it.
+    """
     picture_inputs = PictureInputs(model, layout, settings)
 
-    def compute_loss(_: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Any]]:
+    def losses(module: nn.Module, batch: Batch) -> tuple[Tensor, Sums]:
         has_pictures = len(batch["drawn_images"]) + len(batch["uploaded_images"]) > 0
-        inputs = picture_inputs(batch, step) if has_pictures else {}
-        output = model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"], **inputs
+        inputs = picture_inputs(batch) if has_pictures else {}
+        output = module(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            labels=batch["labels"],
+            num_text_tokens=batch["num_text_tokens"],
+            num_pictures=batch["num_pictures"],
+            **inputs,
         )
-        metrics: dict[str, Any] = {
+        zero = output.loss.new_zeros(())
+        sums = {
+            "loss": output.loss.detach(),
             "text_loss": output.text_loss.detach(),
-            "pictures": len(batch["drawn_images"]),
-            "tokens": int(batch["attention_mask"].sum()),
+            "image_loss": zero,
+            "pictures": batch["drawn_learnt"].sum(),
+            "tokens": batch["attention_mask"][batch["learnt_rows"]].sum(),
+            "samples": batch["learnt_rows"].sum(),
+            "full_pictures": zero,
         }
+        by_scale = output.loss.new_zeros(layout.num_scales)
         if output.scale_losses is not None:
-            full = inputs["conditions"] == Condition.FULL
-            metrics["image_loss"] = output.image_loss.detach()
-            by_scale = output.scale_losses.detach()[full].mean(0) if bool(full.any()) else torch.zeros(0)
-            metrics |= {f"bit_loss_{k}": value for k, value in enumerate(by_scale)}
-        return output.loss, metrics
+            full = (inputs["conditions"] == Condition.FULL) & batch["drawn_learnt"]
+            sums |= {"image_loss": output.image_loss.detach(), "full_pictures": full.sum()}
+            by_scale = output.scale_losses.detach()[full].sum(0)
+        return output.loss, sums | {f"bit_loss_{k}": value for k, value in enumerate(by_scale)}
 
-    return compute_loss
+    return losses
+
+
+def report(sums: Sums) -> dict[str, float]:
+    """The metrics of a batch: means, and how much there was of it."""
+    metrics = {name: float(sums[name]) for name in ("text_loss", "pictures", "tokens", "samples")}
+    if metrics["pictures"]:
+        metrics["image_loss"] = float(sums["image_loss"])
+    full = float(sums["full_pictures"])
+    if full:
+        metrics |= {name: float(value) / full for name, value in sums.items() if name.startswith("bit_loss_")}
+    return metrics
 
 
 def compile_layers(model: VARGPT, device: torch.device) -> None:
@@ -166,6 +223,45 @@ def compile_layers(model: VARGPT, device: torch.device) -> None:
         layer.compile(dynamic=True)
 
 
+def make_learner(model: VARGPT, settings: SftSettings, device: torch.device) -> VARGPT:
+    """The model that learns, on its device: the given one, or a sharded copy of it."""
+    if settings.gradient_checkpointing:
+        switch_checkpointing(model, "enable")
+    if settings.sharded and world_size() > 1:
+        learner = sharded_copy(model, device, settings.loop.autocast == "bf16")
+    else:
+        if settings.sharded:
+            logger.warning("sharded=True does nothing in a single process; start several with torchrun")
+        learner = model.to(device)
+    if settings.compiled:
+        compile_layers(learner, device)
+    return learner.train()
+
+
+def switch_checkpointing(model: VARGPT, to: Literal["enable", "disable"]) -> None:
+    """Whether layers compute their inside again in the backward pass; transformers has renamed this on its way."""
+    new, old = f"activation_checkpointing_{to}", f"gradient_checkpointing_{to}"
+    getattr(model, new if hasattr(model, new) else old)()
+
+
+@contextlib.contextmanager
+def lent_to_trainer(model: VARGPT) -> Iterator[None]:
+    """Gives the model back without what a run switches on: a Trainer's mark in the config, activation checkpointing."""
+    config = model.config
+    had_cache = "use_cache" in vars(config)
+    cache = getattr(config, "use_cache", None)
+    was_checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    try:
+        yield
+    finally:
+        if had_cache:
+            config.use_cache = cache
+        else:
+            vars(config).pop("use_cache", None)
+        if not was_checkpointing:
+            switch_checkpointing(model, "disable")
+
+
 def train(
     model: VARGPT,
     processor: VargptProcessor,
@@ -175,25 +271,63 @@ def train(
     on_sample: Callable[[nn.Module, int], None] | None = None,
     make_texts: MakeMessages | None = None,
 ) -> Finished:
-    """Trains everything but the image tokenizer, in place; continues from `run_dir/state.pt` if there is one.
+    """Trains everything but the image tokenizer, in place; continues from the last checkpoint in `run_dir` if any.
 
-    `make_texts` is the stream that `settings.batches.texts_per_pool` speaks of.
+    A call that has any time makes at least one step. Started by torchrun, the processes share every batch; only the
+    first one writes and samples.
+
+    Args:
+        model: its parameters with requires_grad learn, all but those of the image tokenizer.
+        processor: turns conversations into ids.
+        make_messages: the conversation of every sample number.
+        settings: see `SftSettings`.
+        run_dir: where metrics, samples and checkpoints go; a folder that all processes see.
+        on_sample: called with the averaged model in eval mode every `sample_every` steps and at the end.
+        make_texts: the stream that `settings.batches.texts_per_pool` speaks of.
+
+    Raises:
+        ImportError: accelerate, or a tensorboard that was asked for, is not installed.
+        ValueError: the folder holds a run of another kind, or the device cannot be had.
+        FloatingPointError: too many losses in a row were not finite.
     """
+    loop = settings.loop
+    arguments = training_arguments(loop, run_dir, settings.accumulation)
     model.config.image_loss_weight = settings.image_loss_weight
     model.config.text_loss_weight = settings.text_loss_weight
     model.image_tokenizer.requires_grad_(False)
-    device = pick_device(settings.loop.device)
-    if device.type == "cpu":
+    if arguments.device.type == "cpu":
         use_matmul_attention(model)
-    if settings.compiled:
-        compile_layers(model, device)
-    layout = model.config.layout()
-
-    def batches(start_step: int) -> Iterator[Batch]:
-        stream = Conversations(
-            make_messages, processor, layout.num_tokens, settings.batches, start_step, make_texts=make_texts
-        )
-        return loader(stream)
-
     (run_dir / "samples").mkdir(parents=True, exist_ok=True)
-    return run(settings.loop, model, make_compute_loss(model, layout, settings), batches, run_dir, on_sample)
+    with lent_to_trainer(model):
+        learner = make_learner(model, settings, arguments.device)
+        optimizer = make_optimizer(learner, loop)
+        ema = AveragedWeights(learner, loop.ema_decay) if loop.ema_decay else None
+        step = load_checkpoint(run_dir, learner, optimizer, ema)
+        share = Share(rank(), world_size(), settings.accumulation)
+        layout = model.config.layout()
+        stream = Conversations(make_messages, processor, layout.num_tokens, settings.batches, step, make_texts, share)
+
+        def save(step: int) -> None:
+            save_checkpoint(run_dir, learner, optimizer, ema, step, loop.save_frozen)
+
+        def show(step: int) -> None:
+            averaged = ema
+            if learner is not model:
+                gather_into(model, learning_values(learner) if ema is None else ema.values)
+                averaged = None
+            if on_sample is not None and is_main():
+                sample(model, averaged, on_sample, step)
+
+        losses = make_losses(learner, layout, settings)
+        trainer = SftTrainer(
+            learner, arguments, loop, losses, report, loader(stream), optimizer, ema, step, run_dir, save
+        )
+        trainer.add_callback(Watch(trainer, learner, show))
+        if settings.tensorboard:
+            trainer.add_callback(tensorboard_callback(run_dir))
+        step = trainer.run()
+        show(step)
+        if learner is not model:
+            gather_into(model, learning_values(learner))
+            ema = None if ema is None else ema.put_together()
+    return Finished(step, step >= loop.total_steps, ema, trainer.metrics)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import random
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training.distributed import whole
 from training.optimizers import Optimizer, Together
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,13 @@ class AveragedWeights:
         for name, parameter in model.named_parameters():
             if name in self.values:
                 self.values[name].lerp_(parameter.detach().float(), 1 - decay)
+
+    def put_together(self) -> AveragedWeights:
+        """The same with whole tensors in main memory, when they were spread over processes, which all call it."""
+        values = {name: whole(value).cpu() for name, value in self.values.items()}
+        together = copy.copy(self)
+        together.values = values
+        return together
 
     @contextlib.contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:

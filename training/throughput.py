@@ -40,7 +40,7 @@ from training.conversations import Batch, BatchSettings, Conversations, MakeMess
 from training.loop import pick_device, to_device
 from training.quick_attention import use_matmul_attention
 from training.recipes.nano import mostly_drawing, nano_sft
-from training.sft import SftSettings, make_compute_loss, train
+from training.sft import SftSettings, make_losses, train
 from vargpt.config import VargptConfig
 from vargpt.evaluation.base import hardware
 from vargpt.evaluation.commands import write_json
@@ -83,6 +83,7 @@ def half_billion(nano: VargptConfig) -> VargptConfig:
     config = copy.deepcopy(nano)
     text, drawing = config.text_config, config.generator_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers = 896, 4864, 24
+    text.layer_types = ["full_attention"] * text.num_hidden_layers
     text.num_attention_heads, text.num_key_value_heads = 14, 2
     config.vision_config.hidden_size = drawing.memory_size = 896
     drawing.hidden_size, drawing.num_layers, drawing.num_heads = 1024, 16, 16
@@ -120,7 +121,7 @@ def our_seconds(
 def conversations_of(
     model: VARGPT, processor: VargptProcessor, messages: MakeMessages, settings: BatchSettings
 ) -> Iterator[Batch]:
-    return loader(Conversations(messages, processor, model.config.layout().num_tokens, settings))
+    return iter(loader(Conversations(messages, processor, model.config.layout().num_tokens, settings)))
 
 
 def plain_seconds(
@@ -131,7 +132,7 @@ def plain_seconds(
     model.to(device).train().image_tokenizer.requires_grad_(False)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, settings.loop.learning_rate)
-    compute_loss = make_compute_loss(model, model.config.layout(), settings)
+    losses = make_losses(model, model.config.layout(), settings)
     batches = conversations_of(model, processor, messages, settings.batches)
     started = 0.0
     for step, batch in enumerate(islice(batches, 2 * steps)):
@@ -139,7 +140,7 @@ def plain_seconds(
             wait_for(device)
             started = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.loop.autocast == "bf16"):
-            loss, _ = compute_loss(model, to_device(batch, device), step)
+            loss, _ = losses(model, to_device(batch, device))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, settings.loop.clip_norm)
@@ -153,11 +154,11 @@ def pool_flops(model: VARGPT, processor: VargptProcessor, messages: MakeMessages
     device = pick_device(settings.loop.device)
     counted = use_matmul_attention(copy.deepcopy(model).to(device).train())
     counted.image_tokenizer.requires_grad_(False)
-    compute_loss = make_compute_loss(counted, counted.config.layout(), settings)
+    losses = make_losses(counted, counted.config.layout(), settings)
     batches = conversations_of(counted, processor, messages, settings.batches)
     with FlopCounterMode(display=False) as counter:
-        for step, batch in enumerate(islice(batches, settings.batches.batches_per_pool)):
-            loss, _ = compute_loss(counted, to_device(batch, device), step)
+        for batch in islice(batches, settings.batches.batches_per_pool):
+            loss, _ = losses(counted, to_device(batch, device))
             loss.backward()
             counted.zero_grad()
     return float(counter.get_total_flops())

@@ -292,6 +292,8 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         image_size: Sequence[int] | None = None,
         conditions: Int[Tensor, " N"] | None = None,
         image_latents: Float[Tensor, "I h w d"] | None = None,
+        num_text_tokens: Tensor | float | None = None,
+        num_pictures: Tensor | float | None = None,
         **kwargs: Any,
     ) -> VargptOutput:
         """Texts and pictures in any order in every row; the loss is text_weight * CE + image_weight * bit CE.
@@ -310,6 +312,9 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             image_size: (height, width) in pixels of the drawn pictures, all of one layout; default the config's.
             conditions: a `Condition` per drawn picture (dropout for guidance); default FULL.
             image_latents: final-scale latents of the input pictures, the sources of edits.
+            num_text_tokens: what the sum over labelled tokens is divided by; default their number, which gives the
+                mean. A part of a larger batch is given the number of the whole, so that the parts' losses add up.
+            num_pictures: the same for drawn pictures, all of which have equally many bits; default their number.
             kwargs: ignored, as a Trainer may pass more.
 
         Raises:
@@ -320,7 +325,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         )
         output = VargptOutput(last_hidden_state=hidden)
         if labels is not None:
-            output.text_loss = self._text_loss(hidden, labels)
+            output.text_loss = self._text_loss(hidden, labels, num_text_tokens)
         else:
             output.logits = self.lm_head(hidden)
         if drawn is not None:
@@ -329,7 +334,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             output.scale_losses = self.generator.loss(
                 drawn.context, drawn.tokens, self.image_tokenizer, targets, token_weights
             )
-            output.image_loss = self._image_loss(output.scale_losses, layout)
+            output.image_loss = self._image_loss(output.scale_losses, layout, num_pictures)
         output.loss = self._total_loss(output)
         return output
 
@@ -422,13 +427,15 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         owner = owner.flatten().cumsum(0).view_as(input_ids)  # 1-based over the batch, in the order of the pictures
         return F.pad(conditions.to(owner.dtype), (1, 0))[owner]
 
-    def _text_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy per labelled token, with logits computed at those places only."""
+    def _text_loss(self, hidden: Tensor, labels: Tensor, count: Tensor | float | None = None) -> Tensor:
+        """Cross-entropy per labelled token (or its sum by `count`), with logits computed at those places only."""
         due = labels[:, 1:] != IGNORE_INDEX
         logits = self.lm_head(hidden[:, :-1][due])
         if logits.shape[0] == 0:
             return logits.sum() * 0.0
-        return F.cross_entropy(logits.float(), labels[:, 1:][due])
+        if count is None:
+            return F.cross_entropy(logits.float(), labels[:, 1:][due])
+        return F.cross_entropy(logits.float(), labels[:, 1:][due], reduction="sum") / count
 
     def _text_log_probs(self, hidden: Tensor, labels: Tensor) -> Float[Tensor, "B T"]:
         """Log-probability of every labelled token, at its own place."""
@@ -436,11 +443,14 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         chosen = self.lm_head(hidden[:, :-1][due]).float().log_softmax(-1).gather(1, labels[:, 1:][due][:, None])
         return chosen.new_zeros(labels.shape).index_put((F.pad(due, (1, 0)),), chosen[:, 0])
 
-    def _image_loss(self, scale_losses: Float[Tensor, "N K"], layout: ImageLayout) -> Tensor:
+    def _image_loss(
+        self, scale_losses: Float[Tensor, "N K"], layout: ImageLayout, count: Tensor | float | None = None
+    ) -> Tensor:
         """Scales weigh by the square root of their tokens: fine scales carry the bits, coarse ones the composition."""
         power = 1.0 if self.config.trains_as_published else 0.5
         weights = torch.tensor([float(h * w) ** power for h, w in layout.scales], device=scale_losses.device)
-        return (scale_losses * (weights / weights.sum())).sum(1).mean()
+        losses = (scale_losses * (weights / weights.sum())).sum(1)
+        return losses.mean() if count is None else losses.sum() / count
 
     def _total_loss(self, output: VargptOutput) -> Tensor | None:
         parts = []

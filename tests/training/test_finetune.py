@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from training.adapters import LoraSettings, begin
+from training.checkpoints import checkpoint_of, stored_tensors
 from training.finetune import FinetuneSettings, finetune, learn, named_judge, read, recipe, speaks_storybook
 from training.own_conversations import OwnConversations
 from training.own_measure import Measured, Shown, read_measured
@@ -128,8 +129,8 @@ def test_nothing_but_the_adapter_changes_while_it_is_trained(model: Path, pictur
     moved = {name for name, value in learner.state_dict().items() if not torch.equal(value, before[name])}
     assert moved and all(f".{learning.slot}." in name for name in moved)
     assert {name.split(".")[0] for name in moved} == {"language_model", "generator"}
-    state = torch.load(tmp_path / "state.pt", weights_only=False)
-    assert all(f".{learning.slot}." in name for name in state["model"]) and state["model"]
+    saved = {name for name in stored_tensors(checkpoint_of(tmp_path)) if name.startswith("model/")}
+    assert saved and all(f".{learning.slot}." in name for name in saved)
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_adapter(model: Path, pictures: Path, tmp_path: Path) -> None:
@@ -140,10 +141,9 @@ def test_a_run_that_was_stopped_ends_with_the_same_adapter(model: Path, pictures
     learn(whole, own, model, False, quiet)
     _, stopped = learn(dataclasses.replace(halves, minutes=1e-9), own, model, False, quiet)
     assert not stopped.done
-    state = tmp_path / "halves" / "run" / "state.pt"
     while not stopped.done:  # a step at a time
         _, stopped = learn(dataclasses.replace(halves, minutes=1e-4), own, model, False, quiet)
-        assert state.is_file()
+        assert checkpoint_of(tmp_path / "halves" / "run") is not None
     one, other = (read_weights(tmp_path / name) for name in ("whole", "halves"))
     assert one.keys() == other.keys()
     for name, value in one.items():

@@ -8,10 +8,10 @@ from PIL import Image
 from torch.testing import assert_close
 
 from tests.test_model import picture
-from training.conversations import BatchSettings, collate
+from training.conversations import BatchSettings, Row, collate
 from training.grow import continued, grow
 from training.loop import LoopSettings
-from training.sft import SftSettings, make_compute_loss
+from training.sft import SftSettings, make_losses, report
 from vargpt.chat.engine import ChatEngine
 from vargpt.config import NANO_SCHEDULES
 from vargpt.loading import load, save
@@ -78,10 +78,11 @@ def test_a_grown_model_draws_edits_learns_and_is_saved(grown, tmp_path) -> None:
     drawn = turn.message.images[0]
     assert drawn.image.size == (64, 64) and drawn.tokens.layout.num_tokens == 1 + 4 + 16 + 36 + 64
     layout = model.config.layout()
-    rows = [processor.conversation_ids([*edit.messages, turn.message], layout.num_tokens)]
+    rows = [Row(processor.conversation_ids([*edit.messages, turn.message], layout.num_tokens), 0)]
     settings = SftSettings(loop=LoopSettings(total_steps=1, learning_rate=0.0), batches=BatchSettings())
-    loss, metrics = make_compute_loss(model, layout, settings)(model, collate(rows, processor), 0)
+    loss, sums = make_losses(model, layout, settings)(model, collate(rows, processor))
     loss.backward()
+    metrics = report(sums)
     assert metrics["image_loss"] > 0 and sum(name.startswith("bit_loss_") for name in metrics) == layout.num_scales
     assert model.vision.patch_embed.proj.weight.grad.abs().max() > 0
     assert isinstance(drawn.tokens, ImageTokens)

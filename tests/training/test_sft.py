@@ -15,7 +15,7 @@ from PIL import Image
 from training.conversations import BatchSettings, Conversations, cut_evenly
 from training.loop import LoopSettings
 from training.quick_attention import use_matmul_attention
-from training.sft import PictureInputs, SftSettings, detail_weights, draw_conditions, make_compute_loss, train
+from training.sft import PictureInputs, SftSettings, detail_weights, draw_conditions, make_losses, train
 from vargpt.backbone.merge import Condition
 from vargpt.backbone.vision import patchify, picture_features
 from vargpt.model import IGNORE_INDEX
@@ -112,7 +112,7 @@ def test_an_input_picture_gets_the_latents_and_patches_of_itself(processor) -> N
     model = tiny_model()
     batch = next(batch for batch in conversations(processor).pool_batches(0) if (batch["input_drawn"] >= 0).any())
     sft = dataclasses.replace(SETTINGS, rebuilt_rate=0.0, flip_strength=0.0)
-    inputs = PictureInputs(model, model.config.layout(), sft)(batch, 0)
+    inputs = PictureInputs(model, model.config.layout(), sft)(batch)
     tokens = model.image_tokenizer.encode(batch["drawn_images"].float() / 127.5 - 1, model.config.layout())
     place = int((batch["input_drawn"] >= 0).nonzero()[0])
     drawn = int(batch["input_drawn"][place])
@@ -129,7 +129,7 @@ def test_attention_by_matrix_products_gives_the_same_loss(processor) -> None:
     losses = []
     for change in (lambda model: model, use_matmul_attention):
         model = change(tiny_model())
-        losses.append(make_compute_loss(model, model.config.layout(), SETTINGS)(model, batch, 0)[0])
+        losses.append(make_losses(model, model.config.layout(), SETTINGS)(model, batch)[0])
     torch.testing.assert_close(losses[0], losses[1], atol=1e-4, rtol=1e-4)
 
 
@@ -183,7 +183,7 @@ def test_with_first_slots_alone_the_generator_learns_from_the_same_memory(proces
     for every in (1, 2):
         chosen = dataclasses.replace(SETTINGS.batches, all_slots_every=every, read_back_rate=0.0)
         batch = Conversations(drawings_of, processor, layout.num_tokens, chosen).pool_batches(0)[0]
-        loss, _ = make_compute_loss(model, layout, settings)(model, batch, 0)
+        loss, _ = make_losses(model, layout, settings)(model, batch)
         losses.append(loss)
         rows.append(int((batch["input_ids"] == processor.special.gen_pad).sum()) // len(batch["drawn_images"]))
     assert rows == [layout.num_tokens, 1]

@@ -34,6 +34,7 @@ from data_recipes.storybook.samples import drawing, make_sample, text_corpus
 from data_recipes.storybook.wishes import sample_drawing, sample_page
 from training import sight
 from training.conversations import BatchSettings, MakeMessages
+from training.distributed import is_main, started_processes
 from training.loop import Finished, LoopSettings
 from training.overrides import apply_overrides
 from training.sft import SftSettings, train
@@ -404,12 +405,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = apply_overrides(nano_sft(), chosen.set)
     except ValueError as error:
         parser.error(str(error))
+    if started_processes() > 1 and chosen.start_from is None:
+        parser.error("several processes train a model that is there already: give its folder with --start-from")
     ended = run_nano(
         chosen.run_dir, settings, chosen.minutes, chosen.tokenizer_dir, chosen.start_from, chosen.first_sample
     )
     if ended is None or not ended[2].done:
         logger.info("stopped before the end; the same command continues")
-    if ended is not None:
+    if ended is not None and is_main():
         model, processor, finished = ended
         export(model, processor, finished.ema, chosen.export or chosen.run_dir / "model")
         logger.info("step %d exported to %s", finished.step, chosen.export or chosen.run_dir / "model")

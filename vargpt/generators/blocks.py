@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vargpt.config import VargptGeneratorConfig
 
@@ -159,8 +160,11 @@ class CrossAttention(nn.Module):
         return self.proj(rearrange(out, "N H L E -> N L (H E)"))
 
 
-class Block(nn.Module):
-    """One layer. AdaLN parameters = what all layers share (from the condition) + this layer's own offset."""
+class Block(GradientCheckpointingLayer):
+    """One layer. AdaLN parameters = what all layers share (from the condition) + this layer's own offset.
+
+    Its activations can be computed again in the backward pass (`VARGPT.gradient_checkpointing_enable`).
+    """
 
     def __init__(self, config: VargptGeneratorConfig, memory_size: int) -> None:
         super().__init__()

@@ -4,7 +4,7 @@
 
 Every stage continues where it stopped: run the command again after an interruption. On two CPU cores with bf16
 arithmetic the image tokenizer takes 7 minutes, language 8, sight 11 of one core, understanding 18, fine-tuning about
-three hours. docs/nano.md holds the numbers to expect, docs/training.md how the shipped weights came about.
+four hours. docs/nano.md holds the numbers to expect, docs/training.md how the shipped weights came about.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def nano_sft() -> SftSettings:
     """
     return SftSettings(
         loop=LoopSettings(
-            total_steps=13_000,
+            total_steps=16_000,
             learning_rate=1.2e-3,
             warmup_steps=150,
             final_lr_ratio=0.02,

@@ -68,7 +68,7 @@ def changed(bf16: bool = False, optimizer: str = "adamw", **settings: bool | int
 
 RUNS = {
     "plain": changed(),
-    "long": dataclasses.replace(SETTINGS, loop=dataclasses.replace(LOOP, total_steps=40, schedule="cosine")),
+    "long": dataclasses.replace(SETTINGS, loop=dataclasses.replace(LOOP, total_steps=12, schedule="cosine")),
     "muon": changed(optimizer="muon"),
     "accumulated": changed(accumulation=2),
     "checkpointed": changed(gradient_checkpointing=True),

@@ -55,6 +55,13 @@ class BatchSettings:
     num_workers: int = 1
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.num_workers not in (0, 1):
+            raise ValueError(
+                f"one process (num_workers=1) makes batches beside training, or none (0); got {self.num_workers}: "
+                "each of several would have to make every pool whole"
+            )
+
 
 @dataclass(frozen=True)
 class Share:

@@ -11,6 +11,7 @@ Shape legend: I pictures, M cells of a picture, D LLM width.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.loop import Finished, LoopSettings, pick_device, run
 from training.quick_attention import use_matmul_attention
@@ -92,8 +93,10 @@ class Pictures(IterableDataset):
         self.make_picture, self.batch_size, self.start_step = make_picture, batch_size, start_step
 
     def __iter__(self) -> Iterator[Batch]:
-        first = self.start_step * self.batch_size
-        while True:
+        worker = get_worker_info()
+        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for step in itertools.count(self.start_step + number, workers):  # loaders take from their workers in turn
+            first = step * self.batch_size
             pairs = [self.make_picture(index) for index in range(first, first + self.batch_size)]
             images = torch.from_numpy(np.stack([np.asarray(picture) for picture, _ in pairs])).permute(0, 3, 1, 2)
             labels = {
@@ -101,7 +104,6 @@ class Pictures(IterableDataset):
                 for name in pairs[0][1]
             }
             yield images.contiguous(), labels
-            first += self.batch_size
 
 
 def cell_loss(

@@ -216,3 +216,8 @@ def test_the_quick_vit_sees_what_the_slow_one_sees() -> None:
         slow = picture_features(model.vision, patches, grid)
         quick = picture_features(use_matmul_attention(model).vision, patches, grid)
     torch.testing.assert_close(quick, slow, rtol=1e-4, atol=1e-6)
+
+
+def test_more_than_one_maker_of_batches_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_workers=1"):
+        BatchSettings(num_workers=2)

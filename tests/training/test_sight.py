@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from training.loop import LoopSettings
 from training.sight import CellReader, Pictures, SightSettings, cell_loss, train, word_vectors
@@ -63,6 +64,13 @@ def test_batches_depend_on_their_number_alone() -> None:
     images, labels = next(stream)
     later_images, later_labels = next(iter(Pictures(page_of, 4, 1)))
     assert torch.equal(images, later_images) and torch.equal(labels["kind"], later_labels["kind"])
+
+
+def test_several_workers_give_the_batches_of_one() -> None:
+    alone = iter(Pictures(page_of, 4, 0))
+    together = iter(DataLoader(Pictures(page_of, 4, 0), batch_size=None, num_workers=2))
+    for _ in range(4):
+        assert torch.equal(next(alone)[0], next(together)[0])
 
 
 def test_empty_cells_count_less() -> None:

@@ -234,6 +234,7 @@ class Order:
     chosen_from: str | None
     seed: int
     batch_size: int
+    temperature: float | None = None  # None = the model's own, at which pictures of one prompt may be too much alike
 
     def __post_init__(self) -> None:
         if (self.prompts is None) == (self.storybook is None):
@@ -257,7 +258,7 @@ class Order:
 
     def about(self, engine: ChatEngine) -> dict[str, Any]:
         """What must not change when a folder is continued; more prompts of the same kind may come."""
-        fields = {name: getattr(self, name) for name in ("n", "reward", "chosen_from", "seed")}
+        fields = {name: getattr(self, name) for name in ("n", "reward", "chosen_from", "seed", "temperature")}
         prompts = "storybook" if self.prompts is None else str(self.prompts)
         return fields | {"prompts": prompts, "model": engine.model_name, "model_hash": engine.model_hash}
 
@@ -270,6 +271,7 @@ def run(order: Order, opened: Callable[[], ChatEngine], out: Path) -> str:
     folder = PreferenceFolder.continued(out, order.about(engine))
     with tqdm(total=len(wanted), initial=len(folder.tried), unit="prompt", file=sys.stderr) as bar:
         fields = {"n": order.n, "seed": order.seed, "reward": reward, "better": better, "batch_size": order.batch_size}
-        for _ in build(engine, wanted, folder, **fields):
+        sampling = None if order.temperature is None else engine.image_sampling(temperature=order.temperature)
+        for _ in build(engine, wanted, folder, **fields, sampling=sampling):
             bar.update()
     return f"{len(folder)} pairs from {len(folder.tried)} prompts in {out}"

@@ -48,7 +48,7 @@ def prompt_logits(model, processor):
     ).logits
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), [("int8", 0.02), ("nf4", 0.2)])
+@pytest.mark.parametrize(("kind", "tolerance"), [("int8", 0.03), ("nf4", 0.3)])
 def test_language_model_and_vit_shrink_and_answer_much_the_same(kind, tolerance, saved) -> None:
     pytest.importorskip("bitsandbytes")
     whole, processor = load(saved, device="cpu", dtype="bfloat16")

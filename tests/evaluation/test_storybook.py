@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -208,7 +209,9 @@ def test_a_round_trip_through_the_tokenizer_keeps_the_size_of_the_model():
 
 
 def test_the_command_writes_report_table_and_sheets(home, monkeypatch, world, capsys):
-    monkeypatch.setattr("data_recipes.storybook.judge.Judge", lambda: world)
+    judge = Mock(return_value=world)
+    judge.of_side.return_value = world
+    monkeypatch.setattr("data_recipes.storybook.judge.Judge", judge)
     monkeypatch.setattr(cli, "open_engine", lambda model, device: drawing_engine())
     arguments = ["--n", "2", "--categories", "single_object,edit", "--out", "a/report.json", "--markdown", "a/table.md"]
     with pytest.raises(SystemExit) as left:

@@ -128,3 +128,6 @@ class GivenInputs:
         sizes = [h * w for h, w in self.layout.scales[1:]]
         parts = zip(self.inputs.split(sizes, dim=1), self.layout.scales[1:], strict=True)
         return tuple(part.reshape(part.shape[0], h, w, -1) for part, (h, w) in parts)
+
+    def rest(self, latents: Tensor, layout: ImageLayout, grids: tuple[Tensor, ...]) -> Tensor:
+        raise AssertionError("published generators repeat no source")

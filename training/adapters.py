@@ -25,13 +25,13 @@ GENERATOR = (
     r"generator\.blocks\.\d+\.cross_attention\.(query|key_value|proj)",
     r"generator\.blocks\.\d+\.mlp\.(0|2)",
 )
-PROJECTORS = (r"projector_(in|out)\.(0|2)",)
 ORGANS = {
     "language_model": LANGUAGE_MODEL,
     "generator": GENERATOR,
     "projector_in": (r"projector_in\.(0|2)",),
     "projector_out": (r"projector_out\.(0|2)",),
 }
+PROJECTORS = ORGANS["projector_in"] + ORGANS["projector_out"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,16 @@ class Learning:
             organs[name.split(".")[0]] = organs.get(name.split(".")[0], 0) + 1
         places = ", ".join(f"{count} layers of {organ}" for organ, count in organs.items())
         return f"{self.parameters:,} parameters learn beside {places}; {self.frozen:,} keep their values"
+
+
+def lora_of_rank(rank: int | None, organs: Sequence[str]) -> Any:
+    """peft's config for `--lora RANK` beside what a recipe lets learn; None without a rank.
+
+    Raises:
+        ImportError: peft is not installed.
+        ValueError: see `lora_config` and `LoraSettings`.
+    """
+    return None if rank is None else lora_config(LoraSettings(rank=rank, alpha=2.0 * rank), organs)
 
 
 def lora_config(settings: LoraSettings, organs: Sequence[str] | None = None) -> Any:

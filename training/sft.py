@@ -121,10 +121,8 @@ class PictureInputs:
             )
             rebuilt = (seen >= 0) & (chance.to(seen.device) < self.settings.rebuilt_rate)
             if bool(rebuilt.any()):
-                visible = visible.clone()
                 decoded = in_chunks(lambda chosen: tokenizer.decode(clean.select(chosen)), index[rebuilt])
                 visible[rebuilt] = decoded.to(visible.dtype)
-                latents = latents.clone()
                 latents[rebuilt] = in_chunks(lambda part: tokenizer.unrounded(part, self.layout), visible[rebuilt])
             inputs["image_latents"] = latents
             patches, grid = patchify(visible, self.model.config.vision_config)

@@ -153,9 +153,7 @@ def changed(before: Row, after: Row) -> str:
     for name in SCORES:
         if name in before.scores and name in after.scores:
             old, new = before.scores[name], after.scores[name]
-            verdict = (
-                "better" if new.low > old.high else "worse" if new.high < old.low else "not to be told from chance"
-            )
+            verdict = "better" if new.low > old.high else "worse" if new.high < old.low else CHANCE
             said[verdict].append(f"{name} {100 * (new.value - old.value):+.1f}")
     text = [f"{verdict}: {', '.join(parts)}" for verdict, parts in said.items() if parts]
     if before.validation != after.validation:

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.adapters import LoraSettings, lora_config
+from training.adapters import lora_of_rank
 from training.dpo import DpoSettings, train
 from training.feedback import StepSettings, leave_model
 from training.overrides import apply_overrides
@@ -49,10 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         settings = apply_overrides(nano_dpo(), chosen.set)
-        lora = None
-        if chosen.lora is not None:
-            rank = LoraSettings(rank=chosen.lora, alpha=2.0 * chosen.lora)
-            lora = lora_config(rank, settings.steps.organs)
+        lora = lora_of_rank(chosen.lora, settings.steps.organs)
         rows = PreferenceFolder.existing(chosen.preferences)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.adapters import LoraSettings, lora_config
+from training.adapters import lora_of_rank
 from training.feedback import StepSettings, leave_model
 from training.grpo import GrpoSettings, train
 from training.overrides import apply_overrides
@@ -56,10 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if chosen.storybook is None and "storybook" in chosen.reward:
             raise ValueError("the storybook's judge knows only the requests of --storybook")
         settings = apply_overrides(nano_grpo(), chosen.set)
-        lora = None
-        if chosen.lora is not None:
-            rank = LoraSettings(rank=chosen.lora, alpha=2.0 * chosen.lora)
-            lora = lora_config(rank, settings.steps.organs)
+        lora = lora_of_rank(chosen.lora, settings.steps.organs)
         rewards = [reward_named(name) for name in chosen.reward]
         wanted = file_prompts(chosen.prompts) if chosen.prompts else storybook_prompts(chosen.storybook)
     except (ValueError, FileNotFoundError) as error:

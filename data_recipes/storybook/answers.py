@@ -28,7 +28,7 @@ def answer_is_right(case: Question, text: str) -> bool:
     if case.kind == "size":
         return _size(words) == case.key[0]
     if case.kind == "bigger" and case.key[0] != "same":
-        return _holds(words, case.key[0]) and "same" not in words
+        return _holds(_words(_verdict(text)), case.key[0]) and "same" not in words
     return any(_holds(words, key) for key in case.key)
 
 
@@ -36,6 +36,15 @@ def _says_yes(words: list[str]) -> bool:
     if "yes" in words[:2] or "yep" in words[:2]:
         return True
     return not any(word in _NEGATIONS for word in words)
+
+
+def _verdict(text: str) -> str:
+    """What is said to be bigger: a size told on the way to that does not count, and what comes after "than" neither."""
+    clauses = re.split(r"[.,:;!?]|\bso\b|\band\b|\bbut\b", text.lower())
+    verdicts = [clause for clause in clauses if re.search(r"\b(bigger|larger)\b", clause)]
+    if not verdicts:
+        return text if len(text.split()) <= 3 else ""
+    return verdicts[-1].split(" than ")[0]
 
 
 def _first_number(words: list[str]) -> int | None:
@@ -50,6 +59,7 @@ def _first_number(words: list[str]) -> int | None:
 
 
 def _place(words: list[str]) -> str | None:
+    words = [word for word, after in zip(words, [*words[1:], ""], strict=True) if not after.startswith("hat")]
     vertical = {_VERTICAL[word] for word in words if word in _VERTICAL}
     horizontal = {word for word in words if word in ("left", "right")}
     if len(vertical) > 1 or len(horizontal) > 1:

@@ -88,7 +88,7 @@ def _ask(rng: random.Random, split: Split, resolution: int) -> list[Message]:
     scene = sample_page(rng, split)
     messages: list[Message] = []
     described = rng.random() < 0.4  # what the whole page holds: teaches to see more per picture than one question
-    for turn in range(rng.choice((1, 2, 3, 4, 5))):
+    for turn in range(rng.choice((2, 3, 4, 5, 6))):
         asked = describe(rng, scene, split, "description") if described and turn == 0 else ask(rng, scene, split)
         parts = (render(scene, resolution), asked.question) if turn == 0 else (asked.question,)
         messages += [Message.of("user", *parts), Message.of("assistant", asked.answer)]

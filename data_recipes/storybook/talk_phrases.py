@@ -140,7 +140,9 @@ AFFIRMATIONS = Phrases(
      "yes, go on", "that works", "ok, please", "sure, thanks", "yes, draw it", "i would like that", "absolutely",
      "that's fine", "ok then", "yes thanks", "y", "yup", "if you like", "let's do that", "okay", "yes, why not",
      "please", "that is ok", "alright", "definitely", "gladly", "sure, go ahead", "mhm", "that would be great",
-     "oh yes", "perfect, do that", "yes, i would", "good, go on"),
+     "oh yes", "perfect, do that", "yes, i would", "good, go on", "good, do it", "ok, go on", "please go on",
+     "good, please", "well, yes", "yes, good", "do so", "please do it", "that's good", "great, do it", "go on",
+     "go on please", "very well", "agreed", "let's do it", "fine with me", "that is fine", "ok good"),
 )  # fmt: skip
 DECLINES = Phrases(
     "no", ("no", "no thanks", "no, thank you", "rather not", "nope", "no, something else", "not really", "never mind")

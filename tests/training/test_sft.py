@@ -15,7 +15,7 @@ from PIL import Image
 from training.conversations import BatchSettings, Conversations, cut_evenly
 from training.loop import LoopSettings
 from training.quick_attention import use_matmul_attention
-from training.sft import PictureInputs, SftSettings, detail_weights, draw_conditions, make_losses, train
+from training.sft import PictureInputs, SftSettings, token_weights, draw_conditions, make_losses, train
 from vargpt.backbone.merge import Condition
 from vargpt.backbone.vision import patchify, picture_features
 from vargpt.model import IGNORE_INDEX
@@ -162,12 +162,12 @@ def test_busy_places_count_more_and_every_scale_keeps_its_weight() -> None:
     layout = tiny_model().config.layout()
     pixels = torch.zeros(1, 3, 32, 32)
     pixels[:, :, 2:6, 2:6] = 1.0  # one bright square in the top left cell of the final grid
-    weights = detail_weights(pixels, layout, 4.0)
+    weights = token_weights(pixels, layout, 4.0)
     for start, end in zip(layout.offsets[:-1], layout.offsets[1:], strict=True):
         torch.testing.assert_close(weights[:, start:end].mean(), torch.tensor(1.0))
     final = weights[0, layout.offsets[-2] :]
     assert final.argmax() == 0 and final[0] > 1.5 * final[-1]
-    torch.testing.assert_close(detail_weights(pixels, layout, 0.0), torch.ones_like(weights))
+    torch.testing.assert_close(token_weights(pixels, layout, 0.0), torch.ones_like(weights))
 
 
 def drawings_of(sample_id: int) -> list[Message]:

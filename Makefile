@@ -49,7 +49,7 @@ $(VENV)/.installed-chat: pyproject.toml | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/pip
-	$(PIP) install --editable ".[ui,train,eval,dev]"
+	$(PIP) install --editable ".[ui,postgres,serve,cluster,provenance,train,eval,dev]"
 	@touch $@ $(VENV)/.installed-chat
 
 # The target is pip, not python: an interrupted or crippled environment has the one without the other.

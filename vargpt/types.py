@@ -281,6 +281,10 @@ class ChatRequest:
     seed: int = 0
     max_images: int = 1  # how many times the model may open an image in one turn
     adapter: str | tuple[str, ...] | None = None  # by name; () = none; None = those the engine has on by default
+    given: ImagePart | None = None  # a picture drawn before, of which the first `keep_scales` scales are kept
+    keep_scales: int = 0
+    region: Image | None = None  # mask of the picture that is changed: black stays as it is, white may change
+    faithfulness: float = 0.0  # 0 to 1: how much an edit leans towards the bits of its source, beyond what was learnt
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,24 @@ def test_busy_places_count_more_and_every_scale_keeps_its_weight() -> None:
     torch.testing.assert_close(token_weights(pixels, layout, 0.0), torch.ones_like(weights))
 
 
+def test_where_an_edit_differs_from_its_source_counts_more(processor) -> None:
+    before, after = Image.new("RGB", (32, 32), "white"), Image.new("RGB", (32, 32), "white")
+    after.paste((0, 0, 0), (0, 0, 4, 4))
+    messages = [Message.of("user", before, "add a dot"), Message.of("assistant", "A dot.", after)]
+    model = tiny_model()
+    stream = Conversations(lambda _: messages, processor, 1, BatchSettings(pool_size=1, batches_per_pool=1))
+    weights = []
+    for change in (0.0, 3.0):
+        sft = dataclasses.replace(SETTINGS, detail=0.0, change=change)
+        weights.append(PictureInputs(model, model.config.layout(), sft)(stream.pool_batches(0)[0])["token_weights"])
+    layout = model.config.layout()
+    final = weights[1][0, layout.offsets[-2] :]
+    assert torch.equal(weights[0], torch.ones_like(weights[0]))
+    torch.testing.assert_close(final[0] / final[-1], torch.tensor(4.0))
+    for start, end in zip(layout.offsets[:-1], layout.offsets[1:], strict=True):
+        torch.testing.assert_close(weights[1][:, start:end].mean(), torch.tensor(1.0))
+
+
 def drawings_of(sample_id: int) -> list[Message]:
     return [Message.of("user", "draw a fox"), Message.of("assistant", "A fox.", picture(sample_id * 7 % 256))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -67,12 +68,12 @@ def test_totals_agree_with_a_recount() -> None:
 
 def test_presence_agrees_with_the_page() -> None:
     for scene, asked in questions("presence"):
+        seen, verdict = re.fullmatch(r"I see (.*), (so yes|but no .*)\.", asked.answer).groups()
+        for kind in things(scene):
+            assert OBJECTS[kind].name in seen or OBJECTS[kind].plural in seen
+        assert asked.key == (("yes",) if verdict == "so yes" else ("no",))
         if asked.key == ("no",):
-            kind = asked.answer.removeprefix("No, there is no ").removesuffix(".")
-            assert kind not in things(scene)
-        else:
-            named = asked.answer.removesuffix(".")
-            assert any(named.endswith((OBJECTS[k].name, OBJECTS[k].plural)) for k in things(scene))
+            assert verdict.removeprefix("but no ") not in {OBJECTS[kind].name for kind in things(scene)}
 
 
 def test_positions_and_sizes_name_their_group() -> None:
@@ -148,14 +149,29 @@ def test_every_place_that_people_name_is_understood() -> None:
 
 def test_a_wrong_guess_is_put_right_with_what_the_page_shows() -> None:
     for scene, asked in questions("verify"):
-        verdict, truth = asked.answer.removesuffix(".").split(", ", 1)
+        truth, verdict = asked.answer.removesuffix(".").rsplit(", so ", 1)
         shown = [PLACE_PHRASES[g.place] for g in scene.groups] + [visible_colour(g) for g in scene.groups]
         assert any(value is not None and truth.endswith(value) for value in shown)
-        assert verdict.lower() == asked.key[0]
+        assert verdict == asked.key[0]
 
 
 def test_a_thing_that_is_asked_after_but_not_there_is_denied() -> None:
+    names = {thing.name: kind for kind, thing in OBJECTS.items()}
     for scene, asked in questions("absent"):
-        kind = asked.answer.removeprefix("There is no ").removesuffix(" in the picture.")
-        assert kind in OBJECTS
-        assert kind not in things(scene)
+        missing = asked.answer.removesuffix(".").rsplit(", but no ", 1)[1]
+        assert names[missing] not in things(scene)
+
+
+def test_what_is_bigger_is_the_one_that_the_verdict_names() -> None:
+    question = Question("bigger", "?", "", ("owl",))
+    assert answer_is_right(question, "The owl is large and the ring is small, so the owl is bigger.")
+    assert answer_is_right(question, "The owl is bigger than the ring.")
+    assert answer_is_right(question, "The owl.")
+    assert not answer_is_right(question, "The owl is small and the ring is large, so the ring is bigger.")
+    assert not answer_is_right(question, "The ring is bigger than the owl.")
+    assert not answer_is_right(question, "The owl is large and the ring is small.")
+
+
+def test_a_top_hat_is_not_at_the_top() -> None:
+    assert answer_is_right(Question("position", "?", "", ("center",)), "The top hat is in the center.")
+    assert answer_is_right(Question("position", "?", "", ("top",)), "The top hats are at the top.")

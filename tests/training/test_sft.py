@@ -15,7 +15,7 @@ from PIL import Image
 from training.conversations import BatchSettings, Conversations, cut_evenly
 from training.loop import LoopSettings
 from training.quick_attention import use_matmul_attention
-from training.sft import PictureInputs, SftSettings, token_weights, draw_conditions, make_losses, train
+from training.sft import PictureInputs, SftSettings, draw_conditions, make_losses, token_weights, train
 from vargpt.backbone.merge import Condition
 from vargpt.backbone.vision import patchify, picture_features
 from vargpt.model import IGNORE_INDEX

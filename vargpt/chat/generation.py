@@ -19,8 +19,10 @@ from dataclasses import asdict
 
 import torch
 from jaxtyping import Float
+from PIL.Image import Image
 from torch import Tensor
 
+from vargpt.chat.holding import Hold, hold, together
 from vargpt.chat.requests import layout_for, seen_messages
 from vargpt.chat.router import EmitText, Finish, OpenImage, Router, RouterIds, State
 from vargpt.chat.streaming import MessageBuilder, TextStream, vocabulary_bytes
@@ -84,6 +86,7 @@ class Turn:
         self.rng = seeded([request.seed])[0]
         self.num_tokens = self.num_pictures = 0
         self.read_back: ImagePart | None = None  # the picture that the rest of the turn will see
+        self.hold: Hold | None = None  # to what its pictures are held; found when the first one is opened
         self._text = TextStream(vocabulary.bytes)
         self._builder = MessageBuilder()
         self._waiting: list[ChatEvent] = []
@@ -254,14 +257,17 @@ def _draw_group(
         turn.emit(ImageStarted(turn.num_pictures + number, layout))
     yield from _collect(turn for turn, _ in canvases)
     rngs = seeded([turn.request.seed + turn.num_pictures + number for turn, number in canvases])
-    with closing(iter(model.draw(state.select(rows), layout, sampling, rngs))) as drawing:  # type: ignore[type-var]
+    kept, faithful = together([_held(model, processor, turn) for turn, _ in canvases], layout, model)
+    steps = iter(model.draw(state.select(rows), layout, sampling, rngs, kept=kept, faithful=faithful))
+    with closing(steps) as drawing:  # type: ignore[type-var]
         for progress in drawing:
             if _is_set(cancel):
                 return
             if progress.step == progress.total:
                 _finish_pictures(model, processor, progress, canvases)
             elif previews:
-                for (turn, number), image in zip(canvases, _pictures(model, processor, progress), strict=True):
+                for (turn, number), page in zip(canvases, _pages(model, processor, progress), strict=True):
+                    image = _held(model, processor, turn).preview(page)
                     turn.emit(ImagePreview(turn.num_pictures + number, image, progress.step, progress.total))
             yield from _collect(turn for turn, _ in canvases)
     for _, turn in group:
@@ -271,21 +277,28 @@ def _draw_group(
 def _finish_pictures(
     model: VARGPT, processor: VargptProcessor, progress: ImageProgress, canvases: Sequence[tuple[Turn, int]]
 ) -> None:
-    images, tokens = _pictures(model, processor, progress), progress.tokens.to("cpu")
-    for place, ((turn, number), image) in enumerate(zip(canvases, images, strict=True)):
+    pages, tokens = _pages(model, processor, progress), progress.tokens.to("cpu")
+    for place, ((turn, number), page) in enumerate(zip(canvases, pages, strict=True)):
+        held = _held(model, processor, turn)
         index, size = turn.num_pictures + number, [turn.layout.height, turn.layout.width]
         marks = {"size": size, "opening": turn.router.num_images - 1, "alternative": number}
-        settings = asdict(turn.sampling) | marks
+        settings = asdict(turn.sampling) | marks | (held.settings or {})
         if turn.request.adapter:
             settings["adapter"] = turn.request.adapter
-        part = ImagePart(image, tokens.select([place]), turn.request.seed + index, settings)
+        part = ImagePart(held.finish(page), tokens.select([place]), turn.request.seed + index, settings)
         if number == 0:
             turn.read_back = part
         turn.emit(ImageFinished(index, part))
 
 
-def _pictures(model: VARGPT, processor: VargptProcessor, progress: ImageProgress) -> list:
+def _pages(model: VARGPT, processor: VargptProcessor, progress: ImageProgress) -> list[Image]:
     return processor.to_pil(model.image_tokenizer.decode(progress.tokens))
+
+
+def _held(model: VARGPT, processor: VargptProcessor, turn: Turn) -> Hold:
+    if turn.hold is None:
+        turn.hold = hold(model, processor, turn.request, turn.layout)
+    return turn.hold
 
 
 def _read_back(

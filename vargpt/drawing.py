@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from vargpt.backbone.merge import Condition, PlaceholderIds, branch_keys, continued_mask, merged_grids, rope_positions
+from vargpt.generators.holding import Faithful, Kept
 from vargpt.packing import pack_linears
 from vargpt.sampling import check_image_sampling
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens
@@ -262,6 +263,8 @@ class DrawingMixin:
         sampling: ImageSampling,
         rngs: Sequence[torch.Generator],
         given: ImageTokens | None = None,
+        kept: Kept | None = None,
+        faithful: Faithful | None = None,
     ) -> Iterator[ImageProgress]:
         """Draws one picture per row of `state`, whose rows all end with `<|image_gen_start|>`; `state` stays as it is.
 
@@ -270,10 +273,13 @@ class DrawingMixin:
             layout: size and scales, from `config.layout`.
             sampling: guidance, temperature and so on.
             rngs: one generator per row.
-            given: coarse scales to keep.
+            given: coarse scales to keep, for all rows.
+            kept: cells of any scale that keep their bits, row by row.
+            faithful: sources whose bits are leant towards, row by row.
 
         Raises:
-            ValueError: as many generators as rows are needed; sampling settings out of range.
+            ValueError: as many generators as rows are needed; sampling settings out of range; tokens to be kept have
+                another layout.
         """
         check_image_sampling(sampling)
         if len(rngs) != state.mask.shape[0]:
@@ -286,7 +292,7 @@ class DrawingMixin:
         branches = tuple(self._branch(state, states, before_start, condition) for condition in conditions)
         keys = torch.cat([branch_keys(state.mask, state.vision, condition) for condition in conditions])
         context = ImageContext(branches, step=self._slot_step(state, keys, len(conditions)))
-        yield from self.generator.generate(context, layout, sampling, rngs, self.image_tokenizer, given)
+        yield from self.generator.generate(context, layout, sampling, rngs, self.image_tokenizer, given, kept, faithful)
 
     def _branch(self, state: ConversationState, states: Tensor, before_start: Tensor, condition: Condition) -> Branch:
         mask = branch_keys(before_start, state.vision, condition)

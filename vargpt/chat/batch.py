@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vargpt.chat.holding import Hold, hold, together
 from vargpt.chat.prefixes import Prefixes
 from vargpt.chat.requests import seen_messages
 from vargpt.chat.router import State
@@ -242,7 +243,16 @@ class Batch:
         repeated = state.select([place for place, row in enumerate(rows) for _ in range(row.turn.request.n)])
         first = rows[0].turn
         seeds = [row.turn.request.seed + row.turn.num_pictures + n for row in rows for n in range(row.turn.request.n)]
-        return iter(self.model.draw(repeated, first.layout, first.sampling, seeded(seeds)))
+        held = [self._held(row.turn) for row in rows for _ in range(row.turn.request.n)]
+        kept, faithful = together(held, first.layout, self.model)
+        rngs = seeded(seeds)
+        return iter(self.model.draw(repeated, first.layout, first.sampling, rngs, kept=kept, faithful=faithful))
+
+    def _held(self, turn: Turn) -> Hold:
+        """To what the pictures of a turn are held; found when the first one is opened."""
+        if turn.hold is None:
+            turn.hold = hold(self.model, self.processor, turn.request, turn.layout)
+        return turn.hold
 
     def _draw(self, drawing: Drawing) -> None:
         """One more scale; what does not fit into memory is begun again in halves."""
@@ -270,14 +280,17 @@ class Batch:
         pictures = self._pictures(progress, wanted)
         for place, image in zip(wanted, pictures, strict=True):
             turn, number = drawing.canvases[place]
-            turn.emit(ImagePreview(turn.num_pictures + number, image, progress.step, progress.total))
+            shown = self._held(turn).preview(image)
+            turn.emit(ImagePreview(turn.num_pictures + number, shown, progress.step, progress.total))
 
     def _finish(self, drawing: Drawing, progress: ImageProgress) -> None:
         """Hands out the finished pictures and lets the first of every turn be read back."""
         images = self._pictures(progress, range(len(drawing.canvases)))
         tokens = progress.tokens.to("cpu")
         for place, ((turn, number), image) in enumerate(zip(drawing.canvases, images, strict=True)):
-            part = ImagePart(image, tokens.select([place]), *seed_and_settings(turn, number))
+            held = self._held(turn)
+            seed, settings = seed_and_settings(turn, number)
+            part = ImagePart(held.finish(image), tokens.select([place]), seed, settings | (held.settings or {}))
             if number == 0:
                 turn.read_back = part
             if not turn.is_over:

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
+import torch
+
+from vargpt.chat.region import check_mask
 from vargpt.config import VargptConfig
 from vargpt.sampling import check_image_sampling, check_text_sampling
-from vargpt.types import ChatRequest, ImageLayout, ImagePart, Message, Part, Route, TextPart
+from vargpt.types import ChatRequest, ImageLayout, ImagePart, ImageTokens, Message, Part, Route, TextPart
 
 MAX_PICTURES = 16
 MAX_OPENINGS = 16
@@ -41,6 +44,48 @@ def check_request(request: ChatRequest, config: VargptConfig) -> None:
     check_image_sampling(request.image_sampling or config.sampling())
     if request.size is not None:
         config.layout(request.size)
+    check_held(request, config)
+
+
+def check_held(request: ChatRequest, config: VargptConfig) -> None:
+    """Raises ValueError for what cannot be kept of a picture: scales, a region, or a degree of faithfulness."""
+    if not 0 <= request.faithfulness <= 1:
+        raise ValueError(f"faithfulness must lie between 0 and 1, got {request.faithfulness}")
+    source, layout = source_of(request), layout_for(config, request)
+    if request.keep_scales and request.given is None:
+        raise ValueError("keep_scales says how much of a given picture stays; give the picture too (`given`)")
+    if not 0 <= request.keep_scales < layout.num_scales:
+        raise ValueError(
+            f"a picture of {layout.width}x{layout.height} has {layout.num_scales} scales, of which 0 to "
+            f"{layout.num_scales - 1} can be kept, got keep_scales={request.keep_scales}"
+        )
+    if request.region is not None:
+        if source is None:
+            raise ValueError("a region is part of a picture, and there is none: attach one, or draw one first")
+        check_mask(request.region, source.image)
+    if request.region is None and not request.keep_scales:
+        return
+    if layout != _layout_like(config, source, config.layout()):
+        raise ValueError("a picture that is refined or changed in part keeps its size; leave `size` out")
+    if request.keep_scales and source is not None and source.tokens is not None and own_tokens(source, config) is None:
+        raise ValueError("the bits of the given picture are not this model's; give it without its tokens")
+
+
+def source_of(request: ChatRequest) -> ImagePart | None:
+    """The picture that scales, regions and faithfulness are about: the one given, else the last one seen."""
+    if request.given is not None:
+        return request.given
+    pictures = [part for message in seen_messages(request.messages) for part in message.images]
+    return pictures[-1] if pictures else None
+
+
+def own_tokens(part: ImagePart, config: VargptConfig) -> ImageTokens | None:
+    """The tokens of a finished picture of this model; None of any other picture."""
+    tokens = part.tokens
+    if tokens is None or tokens.num_images != 1 or not tokens.is_complete or tokens.layout not in layouts(config):
+        return None
+    bits = (torch.bool, config.generator_config.num_bits)
+    return tokens if (tokens.grids[0].dtype, tokens.grids[0].shape[-1]) == bits else None
 
 
 def seen_messages(messages: Sequence[Message]) -> list[Message]:
@@ -74,21 +119,25 @@ def choose_picture(message: Message, index: int) -> Message:
 
 
 def layout_for(config: VargptConfig, request: ChatRequest) -> ImageLayout:
-    """The layout to draw: the size asked for, else the shape of the last picture seen, else the default.
+    """The layout to draw: the size asked for, else the shape of a picture, else the default.
 
-    A picture that the model drew is followed exactly; of any other, the nearest aspect among the sizes that have about
-    as many pixels as the default one.
+    The picture is the one whose scales or region are kept, else the last one seen. One that the model drew is followed
+    exactly; of any other, the nearest aspect among the sizes that have about as many pixels as the default one.
     """
     default = config.layout(request.size)
     if request.size is not None:
         return default
-    pictures = [part for message in seen_messages(request.messages) for part in message.images]
-    if not pictures:
+    kept = request.keep_scales > 0 or request.region is not None
+    return _layout_like(config, source_of(request if kept else replace(request, given=None)), default)
+
+
+def _layout_like(config: VargptConfig, picture: ImagePart | None, default: ImageLayout) -> ImageLayout:
+    """The layout of a picture's shape; without a picture the default."""
+    if picture is None:
         return default
-    last = pictures[-1]
-    if last.tokens is not None and last.tokens.layout in layouts(config):
-        return last.tokens.layout
-    aspect, area = math.log(last.image.width / last.image.height), default.height * default.width
+    if picture.tokens is not None and picture.tokens.layout in layouts(config):
+        return picture.tokens.layout
+    aspect, area = math.log(picture.image.width / picture.image.height), default.height * default.width
     near = [layout for layout in layouts(config) if 0.5 < layout.height * layout.width / area < 2]
     return min(near, key=lambda layout: (abs(math.log(layout.width / layout.height) - aspect), layout != default))
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from vargpt.chat.holding import Hold
 from vargpt.chat.router import EmitText, Finish, OpenImage, Router, RouterIds, State
 from vargpt.chat.streaming import MessageBuilder, TextStream, vocabulary_bytes
 from vargpt.processing import VargptProcessor
@@ -87,6 +88,7 @@ class Turn:
         self.rng = seeded([request.seed])[0]
         self.num_tokens = self.num_pictures = 0
         self.read_back: ImagePart | None = None  # the picture that the rest of the turn will see
+        self.hold: Hold | None = None  # to what its pictures are held
         self.error: Exception | None = None
         self.ids: list[int] = []  # all that the model has read of this row
         self.seen: list[ImagePart] = []  # and the pictures at its placeholders

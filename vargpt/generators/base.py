@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vargpt.generators.holding import Faithful, Kept
 from vargpt.types import ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens, TokenCodec
 
 
@@ -64,5 +65,11 @@ class ImageGenerator(nn.Module, ABC):
         rngs: Sequence[torch.Generator],
         codec: TokenCodec,
         given: ImageTokens | None = None,
+        kept: Kept | None = None,
+        faithful: Faithful | None = None,
     ) -> Iterator[ImageProgress]:
-        """Draws one image per generator in `rngs`, yielding after every step; `given` scales are kept as they are."""
+        """Draws one image per generator in `rngs`, yielding after every step.
+
+        `given` scales are those of all images, and cost no choice; `kept` cells are each image's own; `faithful` leans
+        on sources.
+        """

@@ -24,6 +24,7 @@ from vargpt.config import VargptGeneratorConfig
 from vargpt.generators.base import ImageGenerator, TokenScores
 from vargpt.generators.blocks import Block, DrawCache, LayerCache, Rotary, rotary_2d
 from vargpt.generators.conditions import AttentivePool
+from vargpt.generators.holding import Faithful, Kept
 from vargpt.generators.schedules import (
     block_causal_mask,
     corner_positions_2d,
@@ -336,14 +337,18 @@ class NextScaleGenerator(ImageGenerator):
         rngs: Sequence[torch.Generator],
         codec: TokenCodec,
         given: ImageTokens | None = None,
+        kept: Kept | None = None,
+        faithful: Faithful | None = None,
     ) -> Iterator[ImageProgress]:
         """Draws scale by scale; the random stream of an image depends on its own generator only.
 
         Raises:
-            ValueError: `given` belongs to another layout or another number of images.
+            ValueError: `given` or `kept` belong to another layout or another number of images.
         """
         if given is not None and (given.layout != layout or given.num_images != len(rngs)):
             raise ValueError("given scales must have the layout and the number of images that are to be drawn")
+        if kept is not None:
+            kept.check(layout, len(rngs))
         num_branches, device = len(context.branches), self.null_memory.device
         memory = self.memory(context.branches, len(rngs))
         cache = DrawCache([LayerCache(layout.num_tokens) for _ in self.blocks])
@@ -376,8 +381,9 @@ class NextScaleGenerator(ImageGenerator):
             else:
                 rest = self._source_rest(memory, codec, layout, grids, 1)
                 logits = self._head(x, condition, rest)
-                bits = self._sample_bits(logits, num_branches, sampling, rngs, k, (h, w))
-            grids += (bits,)
+                lean = None if faithful is None else faithful.log_odds(codec, layout, grids)
+                bits = self._sample_bits(logits, num_branches, sampling, rngs, k, (h, w), lean)
+            grids += (bits if kept is None else kept.over(bits, k),)
             tokens = ImageTokens(layout, grids)
             yield ImageProgress(tokens, k + 1, layout.num_scales)
 
@@ -389,9 +395,11 @@ class NextScaleGenerator(ImageGenerator):
         rngs: Sequence[torch.Generator],
         k: int,
         scale: tuple[int, int],
+        lean: Float[Tensor, "N l d"] | None = None,
     ) -> Bool[Tensor, "N h w d"]:
         logits = logits.float()
         logits = logits[: len(rngs)] if sampling.guidance_layer else guide_states(logits, num_branches, sampling, k)
+        logits = logits if lean is None else torch.stack((logits[..., 0], logits[..., 1] + lean), dim=-1)
         top_k, top_p = int(at_scale(sampling.top_k, k)), at_scale(sampling.top_p, k)
         choices = sample(logits, at_scale(sampling.temperature, k), rngs, top_k, top_p)
         return rearrange(choices.bool(), "N (h w) d -> N h w d", h=scale[0], w=scale[1])

@@ -27,13 +27,14 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from vargpt.config import VargptConfig
 from vargpt.processing.special_tokens import SpecialTokens, config_fields
 from vargpt.tokenizers.base import to_pictures
-from vargpt.types import ImagePart, Message, TextPart
+from vargpt.types import ImageLayout, ImagePart, Message, TextPart
 
 if TYPE_CHECKING:
     from vargpt.model import VARGPT
 
 IGNORE_INDEX = -100
 PAPER = (255, 255, 255)
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, ends exclusive
 
 
 class ContextFullError(ValueError):
@@ -144,15 +145,19 @@ class VargptProcessor(ProcessorMixin):
         """The picture as the ViT will see it: on a square of paper if the model has one size, else unchanged."""
         if self.fixed_size is None:
             return image
-        image = on_paper(image)
-        if image.size == (self.fixed_size, self.fixed_size):
-            return image
-        scale = self.fixed_size / max(image.size)
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        small = image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.LANCZOS)
-        page = Image.new("RGB", (self.fixed_size, self.fixed_size), PAPER)
-        page.paste(small, ((self.fixed_size - size[0]) // 2, (self.fixed_size - size[1]) // 2))
-        return page
+        return fitted(on_paper(image), (self.fixed_size, self.fixed_size))
+
+    def page(self, image: Image.Image, layout: ImageLayout) -> Image.Image:
+        """The picture as a page of this layout holds it, in the layout's pixels: what its tokens are made of."""
+        size = (layout.width, layout.height)
+        if self.fixed_size is None:
+            return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+        return fitted(on_paper(image), size)
+
+    def place(self, image: Image.Image, layout: ImageLayout) -> Box:
+        """Where on its page (`page`) the picture lies: all of it, or what is left between two bands of paper."""
+        size = (layout.width, layout.height)
+        return (0, 0, *size) if self.fixed_size is None else place_on(image.size, size)
 
     def placeholders(self, part: ImagePart) -> int:
         """How many merged patches, that is placeholders, a picture takes."""
@@ -252,6 +257,26 @@ class VargptProcessor(ProcessorMixin):
                 f"the tokenizer has {len(self.tokenizer)} tokens and the model knows {known}; "
                 "load the tokenizer that was saved with the model"
             )
+
+
+def place_on(size: tuple[int, int], page: tuple[int, int]) -> Box:
+    """The largest box of a picture's shape in the middle of a page; sizes are (width, height) in pixels."""
+    scale = min(page[0] / size[0], page[1] / size[1])
+    width, height = (max(1, round(side * scale)) for side in size)
+    x0, y0 = (page[0] - width) // 2, (page[1] - height) // 2
+    return x0, y0, x0 + width, y0 + height
+
+
+def fitted(image: Image.Image, page: tuple[int, int]) -> Image.Image:
+    """An RGB picture, whole and as large as possible, on a sheet of paper of (width, height) pixels."""
+    if image.size == page:
+        return image
+    x0, y0, x1, y1 = place_on(image.size, page)
+    smaller = x1 - x0 < image.width or y1 - y0 < image.height
+    sheet = Image.new("RGB", page, PAPER)
+    how = Image.Resampling.BOX if smaller else Image.Resampling.LANCZOS
+    sheet.paste(image.resize((x1 - x0, y1 - y0), how), (x0, y0))
+    return sheet
 
 
 def on_paper(image: Image.Image) -> Image.Image:

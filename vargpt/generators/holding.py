@@ -1,0 +1,84 @@
+"""Drawing that is held to a picture that exists already: bits that stay, and bits that are leant towards.
+
+In: tokens with the cells that keep them (`Kept`), or latents of a source with how much each image leans on them
+(`Faithful`). Out: what a generator does with them at each scale. Nothing here is learnt, so that it serves any weights.
+
+Shape legend: N images, h w the grid of a scale, l tokens of one scale, d bits of a token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vargpt.types import ImageLayout, ImageTokens, TokenCodec
+
+GAIN = 10.0  # nats that a clear bit of the source weighs at a faithfulness of one half
+CERTAIN = 1e6  # nats that no network says
+
+
+@dataclass(frozen=True, eq=False)  # what dataclasses generate asks whole tensors for their truth
+class Kept:
+    """Cells that take their bits from `tokens`, scale by scale; scales beyond the last of `cells` are drawn freely.
+
+    Whatever is kept, an image takes as many random numbers as without: keeping the first scales of a picture and
+    drawing again with its own seed gives the same picture.
+    """
+
+    tokens: ImageTokens
+    cells: tuple[Bool[Tensor, "N h w"], ...]  # True = this cell is kept
+
+    def __post_init__(self) -> None:
+        if len(self.cells) > len(self.tokens.grids):
+            raise ValueError(f"cells of {len(self.cells)} scales are kept of tokens with {len(self.tokens.grids)}")
+        for cells, grid in zip(self.cells, self.tokens.grids, strict=False):
+            if cells.shape != grid.shape[:3]:
+                raise ValueError(f"kept cells {tuple(cells.shape)} do not fit a grid of {tuple(grid.shape[:3])}")
+
+    def check(self, layout: ImageLayout, num_images: int) -> None:
+        """Raises ValueError where other images are to be drawn than these."""
+        if self.tokens.layout != layout or self.tokens.num_images != num_images:
+            raise ValueError("kept tokens must have the layout and the number of images that are to be drawn")
+
+    def over(self, drawn_Nhwd: Bool[Tensor, "N h w d"], k: int) -> Bool[Tensor, "N h w d"]:
+        """The bits of scale k: kept ones where they are kept, else those that were drawn."""
+        if k >= len(self.cells):
+            return drawn_Nhwd
+        cells_Nhw, bits_Nhwd = (part.to(drawn_Nhwd.device) for part in (self.cells[k], self.tokens.grids[k]))
+        return torch.where(cells_Nhw[..., None], bits_Nhwd, drawn_Nhwd)
+
+
+@dataclass(frozen=True, eq=False)
+class Faithful:
+    """A leaning of each image towards the bits that would best rebuild its source after what was drawn so far.
+
+    `amounts` lie in [0, 1]: 0 changes nothing, not even a rounding; 1 leaves no other choice than those bits. Between
+    them, a clear bit of the source weighs `GAIN * amount / (1 - amount)` nats.
+    """
+
+    latents: Float[Tensor, "N h w d"]  # of the sources, of this or another size; anything where the amount is 0
+    amounts: Float[Tensor, " N"]
+
+    def __post_init__(self) -> None:
+        if len(self.latents) != len(self.amounts):
+            raise ValueError(f"{len(self.latents)} sources do not go with {len(self.amounts)} amounts of faithfulness")
+        if not bool(((self.amounts >= 0) & (self.amounts <= 1)).all()):
+            raise ValueError(f"faithfulness lies between 0 and 1, got {self.amounts.tolist()}")
+
+    def log_odds(
+        self, codec: TokenCodec, layout: ImageLayout, grids: tuple[Bool[Tensor, "N h w d"], ...]
+    ) -> Float[Tensor, "N l d"]:
+        """What is added to the log-odds of every bit of the scale after `grids`, in nats.
+
+        Bits whose rest is near zero are told weakly, as in `SourceCopy`: their signs turn with the slightest change.
+        """
+        rest = rearrange(codec.rest(self.latents, layout, grids), "N h w d -> N (h w) d")
+        usual = rest.abs().mean(-1, keepdim=True).clamp(min=1e-6)
+        amounts = self.amounts.to(rest)[:, None, None]
+        weight = GAIN * amounts / (1 - amounts).clamp(min=1e-6)
+        only = torch.where(rest > 0, CERTAIN, -CERTAIN)
+        return torch.where(amounts < 1, weight * (2 * rest / usual).clamp(-1, 1), only)

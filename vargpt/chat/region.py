@@ -91,7 +91,7 @@ def first_free_scale(page: Bool[Tensor, "H W"], layout: ImageLayout) -> int:
     return next((k for k, (h, w) in enumerate(layout.scales) if pixels / (h * w) <= area), layout.num_scales - 1)
 
 
-def free_cells(page: Bool[Tensor, "H W"], layout: ImageLayout) -> tuple[Bool[Tensor, "h w"], ...]:
+def free_cells(page: Bool[Tensor, "H W"], layout: ImageLayout) -> tuple[Bool[Tensor, "_h _w"], ...]:
     """Per scale, which cells may be redrawn: none before `first_free_scale`, then those that touch the mask."""
     first = first_free_scale(page, layout)
     touched = [F.adaptive_max_pool2d(page[None].float(), scale)[0] > 0 for scale in layout.scales]

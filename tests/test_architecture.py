@@ -27,6 +27,7 @@ ONE_ROOM = {
     "published": "loading",
     "hub": "loading",
     "drawing": "model",
+    "cli_options": "cli",
 }  # several names, one room
 NEIGHBOURS = {  # package -> what it may import of ours
     "vargpt": {"vargpt"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -14,6 +15,7 @@ from tests.chat.scripted import drawing_engine, red_square
 from tests.published_files import publishable_model, use_tiny_variants, write_published
 from vargpt.chat.commands import parse_size
 from vargpt.chat.engine import ChatEngine
+from vargpt.chat.region import box_mask
 from vargpt.cli import app
 from vargpt.doctor import examine
 from vargpt.loading import save
@@ -178,6 +180,10 @@ ONLY_DRAWS = {
     "ui": (["ui", "--headless", "--model", "{}"], "vargpt draw PROMPT --model"),
     "ask": (["ask", "red.png", "what?", "--model", "{}"], "vargpt draw PROMPT --model"),
     "edit": (["edit", "red.png", "make it blue", "--model", "{}"], "vargpt draw PROMPT --model"),
+    "faithful": (
+        ["draw", "a fox", "--from", "red.png", "--keep-scales", "1", "--model", "{}", "--variant", "small"],
+        "draws from nothing",
+    ),
     "hub": (["edit", "red.png", "blue", "--model", "FoundationVision/Infinity"], "--variant NAME (one of small"),
 }
 
@@ -197,6 +203,43 @@ def test_edit_reads_a_picture_and_draws_another(scripted: ChatEngine, home: Path
     assert result.exit_code == 0, result.stderr
     with Image.open(home / "blue.png") as image:
         assert image.text["prompt"] == "make it blue"
+
+
+def photo(home: Path) -> np.ndarray:
+    """photo.png, 80x60, and its pixels."""
+    pixels = np.random.default_rng(1).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(home / "photo.png")
+    return pixels
+
+
+@pytest.mark.parametrize("mask", ["20,10,40,30", "mask.png", "clear.png"])
+def test_edit_changes_a_region_and_no_pixel_outside(mask: str, scripted: ChatEngine, home: Path) -> None:
+    before = photo(home)
+    box_mask((80, 60), (20, 10, 60, 40)).save(home / "mask.png")
+    clear = Image.new("RGBA", (80, 60), (255, 255, 255, 0))
+    clear.putalpha(box_mask((80, 60), (20, 10, 60, 40)))
+    clear.save(home / "clear.png")
+    result = run("edit", "photo.png", "make it blue", "--region", mask, "--faithfulness", 0.5, "--out", "blue.png")
+    assert result.exit_code == 0, result.stderr
+    with Image.open(home / "blue.png") as image:
+        after, settings = np.array(image), json.loads(image.text["settings"])
+    assert settings["region"] == [20, 10, 60, 40] and settings["faithfulness"] == 0.5
+    assert not np.array_equal(after[10:40, 20:60], before[10:40, 20:60])
+    after[10:40, 20:60] = before[10:40, 20:60]
+    assert np.array_equal(after, before)
+
+
+def test_draw_refines_a_picture_and_says_that_its_bits_are_read_off_the_pixels(
+    scripted: ChatEngine, home: Path
+) -> None:
+    photo(home)
+    command = ["draw", "a fox", "--from", "photo.png", "--keep-scales", 2, "--n", 2, "--temperature", 1]
+    result = run(*command, "--out", "fox.png")
+    assert result.exit_code == 0, result.stderr
+    assert "2 scales that were kept were read off the pixels" in result.stdout
+    with Image.open(home / "fox-1.png") as one, Image.open(home / "fox-2.png") as two:
+        assert one.tobytes() != two.tobytes()
+        assert json.loads(one.text["settings"])["keep_scales"] == 2
 
 
 def test_ask_answers_in_words(scripted: ChatEngine, home: Path) -> None:
@@ -228,6 +271,16 @@ MISTAKES = {
     "no picture": (["edit", "note.png", "make it red"], "note.png is not a picture"),
     "missing wishes": (["draw", "--from", "missing.txt"], "there is no file missing.txt"),
     "wishes to a file": (["draw", "--from", "wishes.txt", "--out", "fox.png"], "names the folder"),
+    "faithfulness": (["edit", "red.png", "x", "--faithfulness", "2"], "--faithfulness must lie between 0 and 1, got 2"),
+    "no region": (["edit", "red.png", "x", "--region", "nose"], "--region is the file of a mask, or x,y,w,h"),
+    "region outside": (["edit", "red.png", "x", "--region", "90,90,5,5"], "lies outside a picture of 40x40"),
+    "broken region": (["edit", "red.png", "x", "--region", "note.png"], "note.png is not a picture"),
+    "black region": (["edit", "red.png", "x", "--region", "black.png"], "black everywhere"),
+    "region's shape": (["edit", "red.png", "x", "--region", "wide.png"], "the picture has 40x40"),
+    "nothing to refine": (["draw", "a fox", "--keep-scales", "2"], "to refine a picture, say what it shows"),
+    "no wish to refine": (["draw", "--from", "red.png", "--keep-scales", "2"], "to refine a picture, say what it"),
+    "too many scales": (["draw", "a fox", "--from", "red.png", "--keep-scales", "3"], "0 to 2 can be kept"),
+    "scales below 0": (["draw", "a fox", "--from", "red.png", "--keep-scales", "-1"], "to refine a picture"),
     "missing script": (["chat", "--script", "missing.jsonl"], "there is no file missing.jsonl"),
     "unknown command": (["paint"], "paint"),
     "unknown option": (["draw", "a fox", "--sed", "3"], "--sed"),
@@ -238,6 +291,9 @@ MISTAKES = {
 def test_a_mistake_is_one_clear_line_and_exit_code_two(name: str, scripted: ChatEngine, home: Path) -> None:
     (home / "note.png").write_text("not a picture")
     (home / "wishes.txt").write_text("a fox")
+    red_square().save(home / "red.png")
+    Image.new("L", (40, 40)).save(home / "black.png")
+    Image.new("L", (90, 40), 255).save(home / "wide.png")
     arguments, problem = MISTAKES[name]
     result = run(*arguments)
     assert result.exit_code == 2

@@ -13,6 +13,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vargpt.cli_options import (
+    AdapterOption,
+    CountOption,
+    DeviceOption,
+    DtypeOption,
+    FaithfulnessOption,
+    ForceOption,
+    GuidanceOption,
+    KeepScalesOption,
+    ModelOption,
+    NegativeOption,
+    OffloadOption,
+    OutOption,
+    QuantizeOption,
+    RegionOption,
+    SeedOption,
+    SizeOption,
+    TemperatureOption,
+    TextEncoderOption,
+    TopPOption,
+    VaeOption,
+    VariantOption,
+    loading,
+)
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -45,30 +70,6 @@ class PlainErrors(TyperGroup):
 app = typer.Typer(cls=PlainErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 evaluate = typer.Typer(no_args_is_help=True)
 app.add_typer(evaluate, name="evaluate")
-
-ModelOption = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; default: the shipped nano.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ... or mps.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="The same seed draws the same picture; default: new.")]
-CountOption = Annotated[int, typer.Option("--n", help="Pictures per wish, 1 to 16.")]
-SizeOption = Annotated[str | None, typer.Option("--size", help="WIDTHxHEIGHT in pixels, one that the model has.")]
-GuidanceOption = Annotated[float | None, typer.Option("--guidance", help="How closely to follow the words; 1 = plain.")]
-TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="0 = always the likeliest picture.")]
-TopPOption = Annotated[float | None, typer.Option("--top-p", help="Leave out unlikely choices; 0 to 1.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Draw even if the model would rather not.")]
-VariantOption = Annotated[str | None, typer.Option("--variant", help="Which size of a model that comes in several.")]
-NegativeOption = Annotated[str | None, typer.Option("--negative", help="What to stay away from; Infinity only.")]
-TextEncoderOption = Annotated[
-    str | None,
-    typer.Option("--text-encoder", help="Folder or hub id of the T5 that reads the prompts; Infinity only."),
-]
-VaeOption = Annotated[Path | None, typer.Option("--vae", help="File of the image tokenizer; Infinity only.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="PNG file or folder.")]
-DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
-QuantizeOption = Annotated[str | None, typer.Option("--quantize", help="int8 or nf4: smaller weights, large models.")]
-OffloadOption = Annotated[bool, typer.Option("--offload", help="Keep layers in main memory until they are needed.")]
-AdapterOption = Annotated[
-    list[Path] | None, typer.Option("--adapter", help="Folder of an adapter (vargpt finetune makes one); repeatable.")
-]
 
 
 @app.callback()
@@ -144,8 +145,10 @@ def ui(
 def draw(
     prompt: Annotated[str | None, typer.Argument(help="What to draw.")] = None,
     from_file: Annotated[
-        Path | None, typer.Option("--from", help="A file with one wish per line; --out names a folder.")
+        Path | None,
+        typer.Option("--from", help="A file of wishes, one per line; with --keep-scales: the picture to refine."),
     ] = None,
+    keep_scales: KeepScalesOption = 0,
     out: OutOption = None,
     seed: SeedOption = None,
     n: CountOption = 1,
@@ -167,18 +170,20 @@ def draw(
 ) -> None:
     """Draw a picture, or a whole file of wishes. Exit code 1: the model answered in words only."""
     from vargpt.chat.album import read_prompts
-    from vargpt.chat.commands import check_size, draw_list, draw_one, drawing_request
+    from vargpt.chat.commands import check_size, draw_list, draw_one, drawing_request, refining
     from vargpt.chat.painter import Order
     from vargpt.sampling import changed_sampling
     from vargpt.types import Message
 
-    if (prompt is None) == (from_file is None):
+    if keep_scales == 0 and (prompt is None) == (from_file is None):
         raise ValueError("say what to draw, as in: vargpt draw 'a red car'; or name a file of wishes with --from")
-    prompts = [] if from_file is None else read_prompts(from_file)
+    prompts = [] if from_file is None or keep_scales else read_prompts(from_file)
     order = Order.of(model, variant, negative, text_encoder, vae)
     sampling = changed_sampling(order.sampling, guidance, temperature, top_p)
     template = drawing_request((), seed, n, size, sampling, force)
     check_size(order, template.size)
+    if keep_scales:
+        template = refining(template, prompt, from_file, keep_scales)
     options = loading(device, dtype, quantize, offload, adapter)
     if prompt is None:
         draw_list(open_artist(order, options), prompts, template, out or Path("vargpt-pictures"))
@@ -190,6 +195,8 @@ def draw(
 def edit(
     image: Annotated[Path, typer.Argument(help="The picture to change.")],
     instruction: Annotated[str, typer.Argument(help="What should be different.")],
+    region: RegionOption = None,
+    faithfulness: FaithfulnessOption = 0.0,
     out: OutOption = None,
     seed: SeedOption = None,
     n: CountOption = 1,
@@ -205,8 +212,8 @@ def edit(
     offload: OffloadOption = False,
     adapter: AdapterOption = None,
 ) -> None:
-    """Draw a changed copy of a picture. Exit code 1: the model answered in words only."""
-    from vargpt.chat.commands import draw_one, drawing_request
+    """Draw a changed copy of a picture; with --region, change a part of it. Exit code 1: words were all that came."""
+    from vargpt.chat.commands import draw_one, drawing_request, editing
     from vargpt.chat.pictures import open_picture
     from vargpt.loading import OUTLINE, default_sampling, resolve_model
     from vargpt.sampling import changed_sampling
@@ -216,8 +223,9 @@ def edit(
     sampling = changed_sampling(default, guidance, temperature, top_p)
     template = drawing_request((), seed, n, size, sampling, force)
     options = loading(device, dtype, quantize, offload, adapter)
-    message = Message.of("user", open_picture(image), instruction)
-    draw_one(lambda: open_engine(model, options), template, message, out)
+    picture = open_picture(image)
+    template = editing(template, picture, region, faithfulness)
+    draw_one(lambda: open_engine(model, options), template, Message.of("user", picture, instruction), out)
 
 
 @app.command()
@@ -428,28 +436,6 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
-
-
-def loading(
-    device: str, dtype: str, quantize: str | None, offload: bool, adapters: list[Path] | None = None
-) -> dict[str, Any]:
-    """Keyword arguments of `ChatEngine.load`, checked before the model is read. Whole weights on a CPU are packed."""
-    import torch
-
-    from vargpt.adapters import read_card
-    from vargpt.loading import resolve_device, resolve_dtype
-    from vargpt.quantization import check_quantization
-
-    where = resolve_device(device)
-    exact = resolve_dtype(dtype, where) == torch.float32 and where.type == "cpu"
-    check_quantization(quantize, offload)
-    folders = [str(folder.resolve()) for folder in adapters or ()]
-    for folder in folders:
-        read_card(Path(folder))
-    return {
-        "device": device, "dtype": dtype, "quantization": quantize, "offload": offload, "adapters": folders,
-        "packed": exact and not (quantize or offload or folders),
-    }  # fmt: skip
 
 
 def open_engine(model: str | None, options: dict[str, Any]) -> ChatEngine:

@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import typer
+from PIL import Image
 from rich.console import Console
 from tqdm import tqdm
 
 from vargpt.chat.album import Artist, draw_all, picture_paths, save_picture
 from vargpt.chat.painter import Order
+from vargpt.chat.pictures import open_picture
+from vargpt.chat.region import box_mask, check_mask
 from vargpt.chat.requests import MAX_PICTURES
 from vargpt.chat.terminal import Screen, new_seed, parse_seed
-from vargpt.types import ChatRequest, ImageSampling, Message, TurnFinished
+from vargpt.types import ChatRequest, ImagePart, ImageSampling, Message, TurnFinished
 
 REFUSED = 1  # exit code: the model answered in words only
 
@@ -42,6 +45,50 @@ def drawing_request(
         size=None if size is None else parse_size(size),
         route="image" if force else "auto",
     )
+
+
+def editing(template: ChatRequest, picture: Image.Image, region: str | None, faithfulness: float) -> ChatRequest:
+    """The template with what an edit is held to.
+
+    Raises:
+        FileNotFoundError: the mask is not there.
+        ValueError: faithfulness or region cannot be.
+    """
+    if not 0 <= faithfulness <= 1:
+        raise ValueError(f"--faithfulness must lie between 0 and 1, got {faithfulness}")
+    mask = None if region is None else parse_region(region, picture.size)
+    if mask is not None:
+        check_mask(mask, picture)
+    return replace(template, region=mask, faithfulness=faithfulness)
+
+
+def parse_region(text: str, size: tuple[int, int]) -> Image.Image:
+    """ "8,16,32,24" (x, y, width, height on a picture of (width, height) pixels), or the path of a mask, as a mask."""
+    numbers = text.replace(" ", "").split(",")
+    if len(numbers) == 4 and all(number.isdecimal() for number in numbers):
+        x, y, width, height = map(int, numbers)
+        return box_mask(size, (x, y, x + width, y + height))
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"--region is the file of a mask, or x,y,w,h in pixels as in 8,16,32,24; got {text!r}")
+    grey = open_picture(path).convert("L")
+    with Image.open(path) as mask:  # what is transparent is no part of a mask
+        return mask.convert("RGBA") if mask.has_transparency_data else grey
+
+
+def refining(template: ChatRequest, prompt: str | None, path: Path | None, keep_scales: int) -> ChatRequest:
+    """The template with the picture whose coarse scales stay.
+
+    Raises:
+        FileNotFoundError: there is no such picture.
+        ValueError: wish, picture or number of scales cannot be.
+    """
+    if prompt is None or path is None or keep_scales < 0:
+        raise ValueError(
+            "to refine a picture, say what it shows, which it is, and how many of its scales stay, as in: "
+            "vargpt draw 'a red car' --from car.png --keep-scales 3"
+        )
+    return replace(template, given=ImagePart(open_picture(path)), keep_scales=keep_scales)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -82,6 +129,8 @@ def draw_one(opened: Callable[[], Artist], template: ChatRequest, message: Messa
         raise typer.Exit(REFUSED)
     for path, part in zip(picture_paths(out, message.text, template.seed, len(pictures)), pictures, strict=True):
         typer.echo(f"saved {save_picture(path, part, message.text, artist)} (seed {part.seed})")
+    if template.keep_scales:  # a file holds pixels alone
+        typer.echo(f"the {template.keep_scales} scales that were kept were read off the pixels of the picture given")
 
 
 def draw_list(artist: Artist, prompts: list[str], template: ChatRequest, out: Path) -> None:

@@ -31,7 +31,7 @@ class Hold:
     """What the pictures of one request are held to; empty for a plain drawing. Tensors are of one image."""
 
     tokens: ImageTokens | None = None
-    cells: tuple[Bool[Tensor, "1 h w"], ...] = ()  # True = the bits of `tokens` stay
+    cells: tuple[Bool[Tensor, "1 _h _w"], ...] = ()  # True = the bits of `tokens` stay
     latents: Float[Tensor, "1 h w d"] | None = None
     faithfulness: float = 0.0
     photo: Image.Image | None = None  # with a mask: what the drawn page is laid into

@@ -128,6 +128,8 @@ class Painter:
             )
         if request.adapter:
             raise ValueError(f"{self.model_name} only draws; adapters are for chat models")
+        if request.keep_scales or request.region is not None or request.faithfulness:
+            raise ValueError(f"{self.model_name} draws from nothing; refining and changing pictures is for chat models")
         if not 1 <= request.n <= MAX_PICTURES:
             raise ValueError(f"n, the number of pictures, must lie between 1 and {MAX_PICTURES}, got {request.n}")
         self.model.config.layout(request.size)

@@ -50,7 +50,10 @@ def box_mask(size: tuple[int, int], box: Box) -> Image.Image:
     """
     x0, y0, x1, y1 = max(0, box[0]), max(0, box[1]), min(size[0], box[2]), min(size[1], box[3])
     if x0 >= x1 or y0 >= y1:
-        raise ValueError(f"the region {box[0]},{box[1]} to {box[2]},{box[3]} lies outside a picture of {size} pixels")
+        raise ValueError(
+            f"the region from ({box[0]}, {box[1]}) to ({box[2]}, {box[3]}) lies outside a picture of "
+            f"{size[0]}x{size[1]} pixels"
+        )
     mask = Image.new("L", size, 0)
     mask.paste(255, (x0, y0, x1, y1))
     return mask
@@ -91,7 +94,7 @@ def first_free_scale(page: Bool[Tensor, "H W"], layout: ImageLayout) -> int:
     return next((k for k, (h, w) in enumerate(layout.scales) if pixels / (h * w) <= area), layout.num_scales - 1)
 
 
-def free_cells(page: Bool[Tensor, "H W"], layout: ImageLayout) -> tuple[Bool[Tensor, "h w"], ...]:
+def free_cells(page: Bool[Tensor, "H W"], layout: ImageLayout) -> tuple[Bool[Tensor, "_h _w"], ...]:
     """Per scale, which cells may be redrawn: none before `first_free_scale`, then those that touch the mask."""
     first = first_free_scale(page, layout)
     touched = [F.adaptive_max_pool2d(page[None].float(), scale)[0] > 0 for scale in layout.scales]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vargpt.types import ImageLayout, ImageTokens, TokenCodec
 
-GAIN = 10.0  # nats that a clear bit of the source weighs at a faithfulness of one half
+GAIN = 3.0  # nats that a clear bit of the source weighs at a faithfulness of one half
 CERTAIN = 1e6  # nats that no network says
 
 
@@ -30,7 +30,7 @@ class Kept:
     """
 
     tokens: ImageTokens
-    cells: tuple[Bool[Tensor, "N h w"], ...]  # True = this cell is kept
+    cells: tuple[Bool[Tensor, "N _h _w"], ...]  # True = this cell is kept
 
     def __post_init__(self) -> None:
         if len(self.cells) > len(self.tokens.grids):
@@ -60,17 +60,16 @@ class Faithful:
     them, a clear bit of the source weighs `GAIN * amount / (1 - amount)` nats.
     """
 
-    latents: Float[Tensor, "N h w d"]  # of the sources, of this or another size; anything where the amount is 0
+    latents: Float[Tensor, "N _h _w d"]  # of the sources, of this or another size; anything where the amount is 0
     amounts: Float[Tensor, " N"]
 
     def __post_init__(self) -> None:
-        if len(self.latents) != len(self.amounts):
-            raise ValueError(f"{len(self.latents)} sources do not go with {len(self.amounts)} amounts of faithfulness")
+        assert len(self.latents) == len(self.amounts), "every image leans by an amount of its own"
         if not bool(((self.amounts >= 0) & (self.amounts <= 1)).all()):
             raise ValueError(f"faithfulness lies between 0 and 1, got {self.amounts.tolist()}")
 
     def log_odds(
-        self, codec: TokenCodec, layout: ImageLayout, grids: tuple[Bool[Tensor, "N h w d"], ...]
+        self, codec: TokenCodec, layout: ImageLayout, grids: tuple[Bool[Tensor, "N _h _w d"], ...]
     ) -> Float[Tensor, "N l d"]:
         """What is added to the log-odds of every bit of the scale after `grids`, in nats.
 

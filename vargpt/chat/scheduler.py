@@ -96,13 +96,14 @@ class Scheduler:
     """Answers the requests of many clients with one engine.
 
     Args:
-        load: makes the engine; called once, in the scheduler's thread. If it fails, the next request tries again.
+        load: makes the engine; called once. If it fails, the next request tries again.
         max_waiting: requests in the queue beyond which new ones are refused.
     """
 
     def __init__(self, load: Callable[[], ChatEngine], max_waiting: int = 64) -> None:
         self._load, self.max_waiting = load, max_waiting
         self._engine: ChatEngine | None = None
+        self._loading = threading.Lock()  # whoever warms up and whoever asks first must not both load
         self._waiting: dict[str, deque[Ticket]] = {}  # by client, in the order in which they take turns
         self._running: list[Ticket] = []
         self._changed = threading.Condition()
@@ -205,9 +206,10 @@ class Scheduler:
             ticket.put(None)
 
     def _ready(self) -> ChatEngine:
-        if self._engine is None:
-            self._engine = self._load()
-        return self._engine
+        with self._loading:
+            if self._engine is None:
+                self._engine = self._load()
+            return self._engine
 
     def _try_to_load(self) -> None:
         try:

@@ -37,6 +37,7 @@ from vargpt.cli_options import (
     VariantOption,
     loading,
 )
+from vargpt.serving.commands import add_serve
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -457,6 +458,9 @@ def quiet_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+add_serve(app, loading, open_engine)
 
 
 def main() -> None:

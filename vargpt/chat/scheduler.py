@@ -104,7 +104,7 @@ class Scheduler:
     """Answers the requests of many clients with one engine.
 
     Args:
-        load: makes the engine; called once, in the scheduler's thread. If it fails, the next request tries again.
+        load: makes the engine; called once. If it fails, the next request tries again.
         max_waiting: requests in the queue beyond which new ones are refused.
         max_running: requests that are answered together.
         patience: steps (tokens) that a picture waits for others to be drawn with it.
@@ -125,7 +125,7 @@ class Scheduler:
         self.patience = patience
         self._prefixes = Prefixes(prefix_bytes)
         self._engine: ChatEngine | None = None
-        self._loading = threading.Lock()
+        self._loading = threading.Lock()  # whoever warms up and whoever asks first must not both load
         self._waiting: dict[str, deque[Ticket]] = {}  # by client, in the order in which they take turns
         self._running: dict[int, Ticket] = {}  # by the index of their turn
         self._batches: dict[tuple[str, ...], Batch] = {}  # by adapters

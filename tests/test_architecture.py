@@ -34,7 +34,9 @@ NEIGHBOURS = {  # package -> what it may import of ours
     "data_recipes": {"data_recipes", "vargpt"},
     "chat_ui": {"chat_ui", "vargpt"},
 }
-OPTIONAL = {"trl", "peft", "bitsandbytes", "chainlit", "datasets", "torchvision"}
+OPTIONAL = {
+    "trl", "peft", "bitsandbytes", "chainlit", "datasets", "torchvision", "c2pa", "cryptography", "ray", "httpx2",
+}  # fmt: skip
 LONGEST_FILE = 500
 SOURCES = sorted(path for package in (*PACKAGES, "tests", "examples") for path in (ROOT / package).rglob("*.py"))
 

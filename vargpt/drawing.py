@@ -10,13 +10,14 @@ Shape legend: B rows, T tokens so far, t new tokens, l slots of one scale, G gui
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import DynamicCache
 
 from vargpt.backbone.merge import Condition, PlaceholderIds, branch_keys, continued_mask, merged_grids, rope_positions
@@ -55,6 +56,79 @@ class ConversationState:
             source=None if self.source is None else self.source[index],
             source_mask=None if self.source_mask is None else self.source_mask[index],
         )
+
+    @property
+    def num_bytes(self) -> int:
+        """What it takes in memory."""
+        tensors = [tensor for layer in self.cache.layers for tensor in (layer.keys, layer.values)]
+        tensors += [self.mask, self.vision, self.hidden, self.logits]
+        return sum(tensor.nbytes for tensor in tensors) + (0 if self.source is None else self.source.nbytes)
+
+    def without_padding(self) -> ConversationState:
+        """The same without the places that are padding in every row."""
+        used = self.mask.any(0)
+        if bool(used.all()):
+            return self
+        places = used.nonzero().flatten()
+        cache = DynamicCache()
+        for number, layer in enumerate(self.cache.layers):
+            cache.update(layer.keys[:, :, places], layer.values[:, :, places], number)
+        mask, vision, hidden = self.mask[:, places], self.vision[:, places], self.hidden[:, places]
+        return replace(self, cache=cache, mask=mask, vision=vision, hidden=hidden)
+
+    def rewind(self) -> None:
+        """Takes back what an `extend` that failed half-way has left in the cache."""
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, : self.length], layer.values[:, :, : self.length]
+
+
+def join_states(states: Sequence[ConversationState]) -> ConversationState:
+    """The rows of all states in one, the shorter ones padded on the left; the states must not be used again."""
+    if len(states) == 1:
+        return states[0]
+    length = max(state.length for state in states)
+    gaps = [length - state.length for state in states]
+    cache = DynamicCache()
+    for number in range(len(states[0].cache.layers)):
+        layers = [state.cache.layers[number] for state in states]
+        keys, values = (
+            torch.cat([F.pad(getattr(layer, name), (0, 0, gap, 0)) for layer, gap in zip(layers, gaps, strict=True)])
+            for name in ("keys", "values")
+        )
+        cache.update(keys, values, number)
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([F.pad(getattr(state, name), (gap, 0)) for state, gap in zip(states, gaps, strict=True)])
+
+    source, source_mask = join_sources(states)
+    hidden = torch.cat([F.pad(state.hidden, (0, 0, gap, 0)) for state, gap in zip(states, gaps, strict=True)])
+    return ConversationState(
+        cache=cache,
+        mask=joined("mask"),
+        vision=joined("vision"),
+        hidden=hidden,
+        position=torch.cat([state.position for state in states]),
+        logits=torch.cat([state.logits for state in states]),
+        source=source,
+        source_mask=source_mask,
+    )
+
+
+def join_sources(states: Sequence[ConversationState]) -> tuple[Tensor | None, Tensor | None]:
+    """Sources of all rows; zeros, masked, where a state has none."""
+    known = next((state.source for state in states if state.source is not None), None)
+    if known is None:
+        return None, None
+    sources, masks = [], []
+    for state in states:
+        rows = len(state.mask)
+        if state.source is None or state.source_mask is None:
+            sources.append(known.new_zeros(rows, *known.shape[1:]))
+            masks.append(torch.zeros(rows, dtype=torch.bool, device=known.device))
+        else:
+            sources.append(state.source)
+            masks.append(state.source_mask)
+    return torch.cat(sources), torch.cat(masks)
 
 
 def select_cache(cache: DynamicCache, index: Int[Tensor, " R"]) -> DynamicCache:

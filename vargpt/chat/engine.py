@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from typing import Any
 import torch
 
 from vargpt.adapters import Adapters, read_card
-from vargpt.chat.generation import Vocabulary, reply
+from vargpt.chat.batch import Batch
+from vargpt.chat.generation import make_turn, reply
+from vargpt.chat.prefixes import Prefixes
 from vargpt.chat.requests import check_request, layouts
+from vargpt.chat.turns import Turn, Vocabulary
 from vargpt.loading import load, model_hash, resolve_model
 from vargpt.model import VARGPT
 from vargpt.processing import VargptProcessor
@@ -146,13 +149,42 @@ class ChatEngine:
         finished: dict[int, TurnFinished] = {}
         for names, rows in rows_of.items():
             batch = [checked[row] for row in rows]
-            with self._turn, self.adapters.switched_on(names):
+            with self.alone(names):
                 for place, event in reply(
                     self.model, self.processor, batch, previews=False, vocabulary=self._vocabulary
                 ):
                     if isinstance(event, TurnFinished):
                         finished[rows[place]] = event
         return [finished[row] for row in range(len(requests))]
+
+    # -- for who schedules turns of his own ------------------------------------------------------------------------
+
+    def turn(
+        self,
+        index: int,
+        request: ChatRequest,
+        previews: bool = True,
+        cancel: threading.Event | None = None,
+        owner: str = "",
+    ) -> Turn:
+        """A turn for `Batch.add`, see `Turn`.
+
+        Raises:
+            ValueError: the request cannot be answered; the message says what is allowed.
+        """
+        checked = self._checked(request)
+        whose = f"{owner} {checked.adapter}"  # what was read with other adapters is of no use
+        return make_turn(index, checked, self.model, self._vocabulary, previews, cancel, whose)
+
+    def batch(self, patience: int | None = None, prefixes: Prefixes | None = None) -> Batch:
+        """An empty batch for turns of this engine; call its methods under `alone` only."""
+        return Batch(self.model, self.processor, self._vocabulary, patience, prefixes=prefixes)
+
+    @contextmanager
+    def alone(self, adapters: Sequence[str] = ()) -> Iterator[None]:
+        """The model with these adapters on, for nobody else meanwhile."""
+        with self._turn, self.adapters.switched_on(adapters):
+            yield
 
     def _checked(self, request: ChatRequest) -> ChatRequest:
         """The same request with its adapters by name, if it can be answered."""

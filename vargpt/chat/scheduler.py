@@ -1,7 +1,8 @@
 """One thread that owns the model, and a fair queue before it: what the page, the API and a cluster replica share.
 
 In: `ChatRequest`s from any thread or event loop. Out: a `Ticket` for each, from which its events are read as they
-happen. Clients take turns: somebody who asks for ten pictures does not keep another from the first.
+happen. Clients take turns: somebody who asks for ten pictures does not keep another from the first. What is taken from
+the queue is answered together (`batch.py`) by those who use the same adapters; others take turns step by step.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
+from vargpt.chat.batch import Batch
 from vargpt.chat.engine import ChatEngine
-from vargpt.types import ChatEvent, ChatRequest, TurnFinished
+from vargpt.chat.prefixes import Prefixes
+from vargpt.chat.turns import Turn
+from vargpt.types import ChatEvent, ChatRequest, Message, TurnFinished
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +30,14 @@ class QueueFullError(RuntimeError):
 
 @dataclass(frozen=True)
 class Load:
-    """How busy a scheduler is: requests that wait, and those that are being answered."""
+    """How busy a scheduler is: requests that wait, and those that are being answered; and what it has seen so far."""
 
     waiting: int
     running: int
+    answered: int = 0
+    most_together: int = 0
+    prefix_hits: int = 0
+    prefix_misses: int = 0
 
 
 class Ticket:
@@ -98,13 +106,30 @@ class Scheduler:
     Args:
         load: makes the engine; called once, in the scheduler's thread. If it fails, the next request tries again.
         max_waiting: requests in the queue beyond which new ones are refused.
+        max_running: requests that are answered together.
+        patience: steps (tokens) that a picture waits for others to be drawn with it.
+        prefix_bytes: memory for what was read of conversations, which spares their next turn reading it again.
     """
 
-    def __init__(self, load: Callable[[], ChatEngine], max_waiting: int = 64) -> None:
-        self._load, self.max_waiting = load, max_waiting
+    def __init__(
+        self,
+        load: Callable[[], ChatEngine],
+        max_waiting: int = 64,
+        max_running: int = 8,
+        patience: int = 12,
+        prefix_bytes: int = 256 * 2**20,
+    ) -> None:
+        if max_running < 1:
+            raise ValueError(f"max_running is at least 1, got {max_running}")
+        self._load, self.max_waiting, self.max_running = load, max_waiting, max_running
+        self.patience = patience
+        self._prefixes = Prefixes(prefix_bytes)
         self._engine: ChatEngine | None = None
+        self._loading = threading.Lock()
         self._waiting: dict[str, deque[Ticket]] = {}  # by client, in the order in which they take turns
-        self._running: list[Ticket] = []
+        self._running: dict[int, Ticket] = {}  # by the index of their turn
+        self._batches: dict[tuple[str, ...], Batch] = {}  # by adapters
+        self._answered = self._most_together = 0
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
@@ -118,7 +143,9 @@ class Scheduler:
     @property
     def load(self) -> Load:
         with self._changed:
-            return Load(sum(map(len, self._waiting.values())), len(self._running))
+            waiting = sum(map(len, self._waiting.values()))
+            hits, misses = self._prefixes.hits, self._prefixes.misses
+            return Load(waiting, len(self._running), self._answered, self._most_together, hits, misses)
 
     def warm_up(self) -> None:
         """Starts loading; returns at once. A failure is logged, and told to whoever asks first."""
@@ -151,7 +178,7 @@ class Scheduler:
         """Cancels what runs and what waits; returns when the thread has ended."""
         with self._changed:
             self._closed = True
-            for ticket in (*self._running, *(one for line in self._waiting.values() for one in line)):
+            for ticket in (*self._running.values(), *(one for line in self._waiting.values() for one in line)):
                 ticket.cancel()
             self._changed.notify_all()
         self._thread.join(timeout=30)
@@ -176,43 +203,91 @@ class Scheduler:
             self._waiting[client] = line
         return ticket
 
+    # -- in the thread ---------------------------------------------------------------------------------------------
+
     def _work(self) -> None:
+        number = 0
         while True:
             with self._changed:
-                while not self._waiting and not self._closed:
+                while not (self._waiting or self._running or self._closed):
                     self._changed.wait()
-                if not self._waiting:
+                if self._closed and not self._waiting and not self._running:
                     return
-                ticket = self._next()
-                self._running.append(ticket)
+                new = {}
+                while self._waiting and len(self._running) < self.max_running:
+                    number += 1
+                    new[number] = self._running[number] = self._next()
+                self._most_together = max(self._most_together, len(self._running))
             try:
-                self._answer(ticket)
-            finally:
-                with self._changed:
-                    self._running.remove(ticket)
+                self._begin(new)
+                for names, batch in list(self._batches.items()):
+                    self._step(names, batch)
+            except Exception as error:  # whatever it was, the thread lives on and the readers are told
+                logger.error("the engine failed: %s", error, exc_info=error)
+                for batch in self._batches.values():
+                    batch.close()
+                self._batches.clear()
+                for index in list(self._running):
+                    self._end(index, error)
 
-    def _answer(self, ticket: Ticket) -> None:
-        try:
-            for event in self._ready().stream(ticket.request, ticket.cancelled, ticket.previews):
-                ticket.put(event)
-                if isinstance(event, TurnFinished):
-                    break
-        except Exception as error:  # noqa: BLE001  whatever it was, the thread lives on and the reader is told
+    def _begin(self, new: dict[int, Ticket]) -> None:
+        """Reads the conversations of new tickets, those with the same adapters together."""
+        groups: dict[tuple[str, ...], list[Turn]] = {}
+        for index, ticket in new.items():
+            if ticket.cancelled.is_set():
+                ticket.put(TurnFinished(Message("assistant", ()), "cancelled"))
+                self._end(index)
+                continue
+            try:
+                engine = self._ready()
+                turn = engine.turn(index, ticket.request, ticket.previews, ticket.cancelled, ticket.client)
+            except Exception as error:
+                self._end(index, error)
+            else:
+                groups.setdefault(engine.adapters.chosen(ticket.request.adapter), []).append(turn)
+        for names, turns in groups.items():
+            engine = self._ready()
+            if names not in self._batches:
+                self._batches[names] = engine.batch(self.patience, self._prefixes)
+            with engine.alone(names):
+                self._batches[names].add(turns)
+            for turn in turns:
+                if turn.error is not None:
+                    self._end(turn.index, turn.error)
+
+    def _step(self, names: tuple[str, ...], batch: Batch) -> None:
+        """One step of a batch; its events go to their tickets."""
+        turns = list(batch.turns)
+        with self._ready().alone(names):
+            events = batch.step()
+        for index, event in events:
+            self._running[index].put(event)
+        for turn in turns:
+            if turn.is_over:
+                self._end(turn.index, turn.error)
+        if not batch.turns:
+            del self._batches[names]
+
+    def _end(self, index: int, error: Exception | None = None) -> None:
+        with self._changed:
+            ticket = self._running.pop(index)
+            self._answered += 1
+        if error is not None:
             if not isinstance(error, ValueError):
                 logger.error("a request failed: %s", error, exc_info=error)
             ticket.put(error)
-        finally:
-            ticket.put(None)
+        ticket.put(None)
 
     def _ready(self) -> ChatEngine:
-        if self._engine is None:
-            self._engine = self._load()
-        return self._engine
+        with self._loading:
+            if self._engine is None:
+                self._engine = self._load()
+            return self._engine
 
     def _try_to_load(self) -> None:
         try:
             self._ready()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             logger.error("the model could not be loaded: %s", error)
 
 

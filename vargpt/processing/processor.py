@@ -192,47 +192,48 @@ class VargptProcessor(ProcessorMixin):
             ContextFullError: a conversation leaves no room for a reply.
             ValueError: a conversation does not end with something said by a user.
         """
-        for messages in conversations:
-            self._check(messages)
-        encoded = [self.conversation_ids(messages, reply=True) for messages in conversations]
-        longest = max(len(one.input_ids) for one in encoded)
-        if longest >= self.max_context:
+        return self.tensors_of([self.waiting_ids(messages) for messages in conversations], model)
+
+    def waiting_ids(self, messages: Sequence[Message]) -> EncodedConversation:
+        """One conversation waiting for a reply; errors as for `encode`."""
+        if not messages or messages[-1].role != "user":
+            raise ValueError("a conversation to be answered ends with a user message")
+        if not messages[-1].text.strip() and not messages[-1].images:
+            raise ValueError("the message is empty; write something or attach a picture")
+        encoded = self.conversation_ids(messages, reply=True)
+        if len(encoded.input_ids) >= self.max_context:
             raise ContextFullError(
-                f"the conversation takes {longest} tokens and the model reads at most {self.max_context}, reply "
-                "included; drop its oldest pictures or turns, or start a new conversation"
+                f"the conversation takes {len(encoded.input_ids)} tokens and the model reads at most "
+                f"{self.max_context}, reply included; drop its oldest pictures or turns, or start a new conversation"
             )
+        return encoded
+
+    def tensors_of(self, encoded: Sequence[EncodedConversation], model: VARGPT) -> dict[str, Tensor]:
+        """Conversations as ids, left-padded, as keyword arguments of `model.extend`."""
         batch = pad([one.input_ids for one in encoded], self.special.end_of_text, left=True)
         mask = pad([[1] * len(one.input_ids) for one in encoded], 0, left=True).bool()
         tensors = {"input_ids": batch.to(model.device), "attention_mask": mask.to(model.device)}
         return tensors | self.picture_tensors([part for one in encoded for part in one.pictures], model)
 
-    @staticmethod
-    def _check(messages: Sequence[Message]) -> None:
-        if not messages or messages[-1].role != "user":
-            raise ValueError("a conversation to be answered ends with a user message")
-        last = messages[-1]
-        if not last.text.strip() and not last.images:
-            raise ValueError("the message is empty; write something or attach a picture")
+    def after(self, encoded: EncodedConversation, length: int) -> EncodedConversation:
+        """What of a conversation follows its first `length` ids, which must not end inside a picture."""
+        done = encoded.input_ids[:length].count(self.special.vision_start)
+        return EncodedConversation(encoded.input_ids[length:], encoded.labels[length:], encoded.pictures[done:])
 
     def encode_drawn(self, parts: Sequence[ImagePart | None], model: VARGPT) -> dict[str, Tensor]:
         """What follows a drawn picture, row by row, for `model.extend(state, ...)`; None = nothing for this row."""
         special = self.special
-        rows = [
-            []
-            if part is None
-            else [
-                special.gen_end,
-                special.vision_start,
-                *[special.image] * self.placeholders(part),
-                special.vision_end,
-            ]
-            for part in parts
-        ]
+        rows = [[] if part is None else self.drawn_ids(part) for part in parts]
         tensors = {
             "input_ids": pad(rows, special.end_of_text).to(model.device),
             "attention_mask": pad([[1] * len(row) for row in rows], 0).bool().to(model.device),
         }
         return tensors | self.picture_tensors([part for part in parts if part is not None], model)
+
+    def drawn_ids(self, part: ImagePart) -> list[int]:
+        """What follows a drawn picture: its end, and the places at which it is read back."""
+        special = self.special
+        return [special.gen_end, special.vision_start, *[special.image] * self.placeholders(part), special.vision_end]
 
     def check_model(self, config: VargptConfig) -> None:
         """Raises ValueError where the tokenizer is not the one the model was built with: control tokens, vocabulary."""

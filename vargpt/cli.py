@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vargpt.serving.commands import add_serve
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -471,6 +473,9 @@ def quiet_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+add_serve(app, loading, open_engine)
 
 
 def main() -> None:

@@ -141,6 +141,11 @@ class Scheduler:
         return self._engine
 
     @property
+    def is_alive(self) -> bool:
+        """Whether the thread that answers is there; without it nothing is answered any more."""
+        return self._thread.is_alive()
+
+    @property
     def load(self) -> Load:
         with self._changed:
             waiting = sum(map(len, self._waiting.values()))

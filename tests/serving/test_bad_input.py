@@ -43,7 +43,7 @@ PROMPTS = {
 def client() -> Iterator[TestClient]:
     """The whole app on a tiny model; the client raises nothing, so that a crash shows as the 500 it would be."""
     scheduler = Scheduler(lambda: drawing_engine())
-    settings = ServeSettings(limits=Limits(body_bytes=2**20, pixels=1_000_000, images=4, n=2, tokens=64))
+    settings = ServeSettings(limits=Limits(body_bytes=4 * 2**20, pixels=1_000_000, images=4, n=2, tokens=64))
     with TestClient(make_app(settings, scheduler), raise_server_exceptions=False) as client:
         yield client
     scheduler.close()
@@ -180,11 +180,11 @@ def test_bodies_that_say_nothing_sensible_are_refused(client: TestClient, path: 
 
 
 def test_bodies_beyond_the_limit_are_refused_even_without_a_length(client: TestClient) -> None:
-    large = json.dumps(conversation("x" * 2**21)).encode()
+    large = json.dumps(conversation("x" * 2**23)).encode()
     checked(client, client.post(CHAT, content=large, headers={"content-type": "application/json"}), 413)
     pieces = (large[start : start + 65536] for start in range(0, len(large), 65536))
     checked(client, client.post(CHAT, content=pieces, headers={"content-type": "application/json"}), 413)
-    file = {"image": ("picture.png", bytes(2**21), "image/png")}
+    file = {"image": ("picture.png", bytes(2**23), "image/png")}
     checked(client, client.post(EDIT, data={"prompt": "x"}, files=file), 413)
 
 

@@ -6,6 +6,7 @@ In: the arguments of `vargpt serve`. Out: an address that answers.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ def serving(
 
 
 def wait_until_ready(child: Child, seconds: float) -> None:
-    """Returns when `/health` answers with 200.
+    """Returns when `/health` says that the model is there.
 
     Raises:
         RuntimeError: the process ended, or the time is over.
@@ -83,9 +83,9 @@ def wait_until_ready(child: Child, seconds: float) -> None:
     while time.monotonic() < end:
         if child.process.poll() is not None:
             raise RuntimeError(f"the server ended with {child.process.returncode}:\n{last_lines(child.log)}")
-        with contextlib.suppress(OSError, urllib.error.URLError):
+        with contextlib.suppress(OSError, ValueError):
             with urllib.request.urlopen(f"{child.url}/health", timeout=10) as response:
-                if response.status == 200:
+                if json.load(response).get("status") == "ready":
                     return
         time.sleep(0.2)
     raise RuntimeError(f"the server did not answer within {seconds:g} s:\n{last_lines(child.log)}")

@@ -13,17 +13,13 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from vargpt.serving.provenance import Signature
-from vargpt.serving.safety import Guard
+from vargpt.serving.plugins import Plugins, announcements
 from vargpt.serving.settings import ServeSettings
-
-logger = logging.getLogger(__name__)
 
 APP = "vargpt"
 NAMESPACE = "vargpt"
@@ -45,8 +41,7 @@ class ClusterSettings:
             then goes on with one less.
         address: of a Ray cluster that runs already ("auto" finds one on this machine); None = start one here.
         object_store_bytes: shared memory of a cluster that is started here; requests and pictures pass through it.
-        safety: name of a check, as `Guard.named` takes it; made in every replica.
-        credentials: files of a certificate chain and its key, on every machine; pictures are signed with them.
+        plugins: are loaded in every replica; their files lie at the same place on every machine.
     """
 
     replicas: int = 1
@@ -57,12 +52,13 @@ class ClusterSettings:
     spare: int = 1
     address: str | None = None
     object_store_bytes: int = 100 * 2**20
-    safety: str | None = None
-    credentials: tuple[str, str] | None = None
+    plugins: Plugins = Plugins()
 
     def __post_init__(self) -> None:
         if self.replicas < 1 or self.batch < 1 or self.cpus <= 0 or self.gpus < 0 or self.spare < 0:
-            raise ValueError("a cluster has at least one replica, with a batch of at least 1 and more than 0 processors")
+            raise ValueError(
+                "a cluster has at least one replica, with a batch of at least 1 and more than 0 processors"
+            )
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"max_replicas is at least replicas ({self.replicas}), got {self.max_replicas}")
 
@@ -84,13 +80,15 @@ class Replica:
         from vargpt.chat.engine import ChatEngine
         from vargpt.chat.scheduler import Scheduler
         from vargpt.serving.app import make_app
+        from vargpt.serving.shared_gallery import SharedGallery
 
         del revision
-        settings = completed(settings, cluster)
+        settings = cluster.plugins.into(settings)
         engine = ChatEngine.load(settings.model, **settings.load)  # what is wrong with it ends the deployment
         self.scheduler = Scheduler(lambda: engine, max_waiting=settings.limits.waiting, max_running=cluster.batch)
         self.scheduler.warm_up()
-        self.app = make_app(settings, self.scheduler)
+        gallery = SharedGallery(settings.keep_seconds, settings.keep_bytes, NAMESPACE)
+        self.app = make_app(settings, self.scheduler, gallery)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self.app
@@ -101,17 +99,6 @@ class Replica:
             raise RuntimeError("the scheduler's thread has ended")
         if self.scheduler.engine is None:
             raise RuntimeError("there is no model")
-
-
-def completed(settings: ServeSettings, cluster: ClusterSettings) -> ServeSettings:
-    """The settings of one replica: with the check and the signature that only their names travelled for."""
-    changes: dict[str, Any] = {}
-    if cluster.safety is not None:
-        changes["safety"] = Guard.named(cluster.safety)
-        logger.warning(changes["safety"].announcement)
-    if cluster.credentials is not None:
-        changes["sign"] = Signature.from_files(*cluster.credentials).sign
-    return replace(settings, **changes) if changes else settings
 
 
 def deployment_options(settings: ServeSettings, cluster: ClusterSettings) -> dict[str, Any]:
@@ -178,7 +165,7 @@ def deploy(settings: ServeSettings, cluster: ClusterSettings) -> str:
         RuntimeError: the replicas do not start; the message says why.
     """
     _, serve = library()
-    completed(settings, cluster)  # mistakes show here, and not in a replica
+    cluster.plugins.into(settings)  # mistakes show here, and not in a replica
     options = deployment_options(settings, cluster)
     deployment = serve.deployment(serve.ingress()(Replica)).options(**options)
     serve.run(deployment.bind(settings, cluster, secrets.token_hex(4)), name=APP, route_prefix="/")
@@ -203,6 +190,8 @@ def run(settings: ServeSettings, cluster: ClusterSettings, say: Callable[[str], 
     ended = threading.Event()
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, lambda *_: ended.set())
+    for line in announcements(cluster.plugins.into(settings)):
+        say(line)
     with running(settings, cluster) as url:
         say(f"{cluster.replicas} replica(s) of {settings.model_id} at {url}")
         if cluster.address is None:

@@ -199,7 +199,8 @@ def command(
         child = None if url is not None else stack.enter_context(serving(shlex.split(serve)))
         plan = LoadPlan(
             url=str(url) if child is None else child.url, pid=None if child is None else child.pid,
-            users=users, seconds=seconds, alone_seconds=alone_seconds, requests=requests, kinds=tuple(kinds.split(",")), seed=seed, key=key,
+            users=users, seconds=seconds, alone_seconds=alone_seconds, requests=requests,
+            kinds=tuple(kinds.split(",")), seed=seed, key=key,
         )  # fmt: skip
         report = asyncio.run(measure(plan, console.print))
     console.print(report_table(report))

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 
 import pytest
 
 from vargpt.serving.load_report import LoadReport, Sample, percentile, phase, report_table
-from vargpt.serving.load_requests import KINDS, VARIANTS, answer, call, picture, png
+from vargpt.serving.load_requests import KINDS, VARIANTS, Answer, answer, call, picture, png
 
 SAMPLES = (
-    Sample("draw", 0, 10.0, 11.0, pictures=1, fingerprint="a"),
-    Sample("draw", 1, 10.0, 12.0, pictures=1, fingerprint="b"),
-    Sample("chat", 0, 11.0, 12.0, tokens=6, fingerprint="c", refusals=2),
+    Sample("draw", 0, 10.0, 11.0, pictures=1, same=True),
+    Sample("draw", 1, 10.0, 12.0, pictures=1, same=False),
+    Sample("chat", 0, 11.0, 12.0, tokens=6, refusals=2),
     Sample("chat", 1, 12.0, 14.0, error="500 internal_error: oh"),
 )
 
 
 def test_a_phase_counts_what_was_answered_and_compares_it_with_what_was_answered_alone() -> None:
-    found = phase(SAMPLES, {("draw", 0): "a", ("draw", 1): "another", ("chat", 1): "d"})
+    found = phase(SAMPLES)
     assert found.seconds == 4
     assert (found.requests_per_second, found.pictures_per_second, found.tokens_per_second) == (0.75, 0.5, 1.5)
     assert (found.kinds["draw"].count, found.kinds["draw"].errors, found.kinds["draw"].p50) == (2, 0, 1.0)
     assert (found.kinds["chat"].count, found.kinds["chat"].errors, found.kinds["chat"].p95) == (2, 1, 1.0)
     assert found.kinds["all"].count == 4
-    assert (found.compared, found.changed, found.refusals) == (2, 1, 2)
+    assert (found.kinds["all"].compared, found.kinds["all"].changed, found.refusals) == (2, 1, 2)
     assert found.messages == {"500 internal_error: oh": 1}
 
 
@@ -37,7 +38,7 @@ def test_percentiles_are_values_that_occurred() -> None:
 
 
 def test_a_report_tells_growth_gain_and_errors() -> None:
-    alone, together = phase(SAMPLES[:1], {}), phase(SAMPLES, {})
+    alone, together = phase(SAMPLES[:1]), phase(SAMPLES)
     memory = ((0, 1_000_000), (10, 1_500_000), (20, 1_600_000), (30, 1_600_000), (40, 1_620_000))
     report = LoadReport("nano", "http://x", 4, ("draw",), alone, together, None, 900_000, memory)
     assert report.growth == 1000.0
@@ -49,7 +50,7 @@ def test_a_report_tells_growth_gain_and_errors() -> None:
 
 
 def test_without_known_memory_there_is_no_growth() -> None:
-    nothing = phase((), {})
+    nothing = phase(())
     report = LoadReport("nano", "http://x", 1, ("draw",), nothing, nothing, None, None, ((0, None),))
     assert report.growth is None
     assert json.dumps(report.as_json(), allow_nan=False)
@@ -73,15 +74,11 @@ def test_what_is_no_answer_is_an_error() -> None:
             answer(asked, body)
 
 
-def test_a_fingerprint_is_of_the_pixels_alone() -> None:
-    import base64
-
-    from vargpt.chat.pictures import png_with_metadata
-
-    draw = call("draw", 0, "nano")
-    one, other = (
-        answer(draw, {"data": [{"b64_json": base64.b64encode(data).decode()}]})
-        for data in (png(picture(1)), png_with_metadata(picture(1), {"created": "later"}))
-    )
-    assert one == other
-    assert one != answer(draw, {"data": [{"b64_json": base64.b64encode(png(picture(2))).decode()}]})
+def test_answers_are_alike_up_to_rounding() -> None:
+    page = picture(1)
+    lighter = page.point(lambda value: min(255, value + 1))
+    said = answer(call("draw", 0, "nano"), {"data": [{"b64_json": base64.b64encode(png(page)).decode()}]})
+    assert said.is_like(Answer("", (page,))) and said.is_like(Answer("", (lighter,)))
+    assert not said.is_like(Answer("", (picture(2),)))
+    assert not said.is_like(Answer("", (page.resize((32, 32)),)))
+    assert not said.is_like(Answer("", ())) and not said.is_like(Answer("other words", (page,)))

@@ -24,7 +24,7 @@ from typing import Any
 
 from vargpt.serving.child import resident_bytes, serving
 from vargpt.serving.load_report import LoadReport, Sample, phase, report_table
-from vargpt.serving.load_requests import KINDS, VARIANTS, answer, call
+from vargpt.serving.load_requests import KINDS, VARIANTS, Answer, answer, call
 
 REFUSALS = (429, 503)  # the server says "later": asked again after a while
 PATIENCE = 0.2  # seconds until then, if the server does not say
@@ -80,19 +80,16 @@ async def measure(plan: LoadPlan, say: Callable[[str], None] = lambda line: None
             model = (await client.get("/v1/models")).raise_for_status().json()["data"][0]["id"]
         except (httpx.HTTPError, KeyError, IndexError, ValueError) as error:
             raise ConnectionError(f"no model answers at {plan.url}: {error or type(error).__name__}") from None
-        user = _User(plan, client, model)
+        known: dict[tuple[str, int], Answer] = {}
+        user = _User(plan, client, model, known)
         say(f"{model} at {plan.url}: warming up, every request once")
-        known = {
-            (s.kind, s.number): s.fingerprint for s in await user.count(len(plan.kinds) * VARIANTS) if s.fingerprint
-        }
+        await user.count(len(plan.kinds) * VARIANTS)
         say(f"one user for {plan.alone_seconds:g} s")
         before = await memory(plan, client)
-        alone = phase(await user.until(plan.alone_seconds), known)
+        alone = phase(await user.until(plan.alone_seconds))
         say(f"{plan.users} users for {plan.seconds:g} s")
-        users = [_User(plan, client, model, start) for start in range(plan.users)]
-        together = phase(
-            list(itertools.chain(*await asyncio.gather(*(one.until(plan.seconds) for one in users)))), known
-        )
+        users = [_User(plan, client, model, known, start) for start in range(plan.users)]
+        together = phase(list(itertools.chain(*await asyncio.gather(*(one.until(plan.seconds) for one in users)))))
         trace, lasting = [(0, await memory(plan, client))], None
         if plan.requests:
             say(f"{plan.requests} more requests, to watch the memory")
@@ -101,7 +98,7 @@ async def measure(plan: LoadPlan, say: Callable[[str], None] = lambda line: None
                 groups = await asyncio.gather(*(one.count(share) for one in users))
                 samples += itertools.chain(*groups)
                 trace.append((share * plan.users * (quarter + 1), await memory(plan, client)))
-            lasting = phase(samples, known)
+            lasting = phase(samples)
     return LoadReport(model, plan.url, plan.users, plan.kinds, alone, together, lasting, before, tuple(trace))
 
 
@@ -115,10 +112,15 @@ async def memory(plan: LoadPlan, client: Any) -> int | None:
 
 
 class _User:
-    """Asks one thing after another; `start` is where in the list of requests it begins."""
+    """Asks one thing after another; `start` is where in the list of requests it begins.
 
-    def __init__(self, plan: LoadPlan, client: Any, model: str, start: int = 0) -> None:
-        self.plan, self.client, self.model = plan, client, model
+    `known` are the first answers by kind and number; others are compared with them.
+    """
+
+    def __init__(
+        self, plan: LoadPlan, client: Any, model: str, known: dict[tuple[str, int], Answer], start: int = 0
+    ) -> None:
+        self.plan, self.client, self.model, self.known = plan, client, model, known
         self._next = itertools.count(start)
 
     async def until(self, seconds: float) -> list[Sample]:
@@ -148,9 +150,9 @@ class _User:
                     sample = dataclasses.replace(sample, error=_reason(response))
                 else:
                     got = answer(asked, response.json())
-                    sample = dataclasses.replace(
-                        sample, pictures=got.pictures, tokens=got.tokens, fingerprint=got.fingerprint
-                    )
+                    first = self.known.setdefault((kind, asked.number), got)
+                    same = None if first is got else got.is_like(first)
+                    sample = dataclasses.replace(sample, pictures=len(got.pictures), tokens=got.tokens, same=same)
             except (httpx.HTTPError, ValueError) as error:
                 sample = dataclasses.replace(sample, error=f"{type(error).__name__}: {error}")
             return dataclasses.replace(sample, ended=time.perf_counter(), refusals=refusals)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ class Sample:
     ended: float = 0.0
     pictures: int = 0
     tokens: int = 0
-    fingerprint: str = ""
+    same: bool | None = None  # as the answer given alone; None = nobody knows that one
     error: str | None = None
     refusals: int = 0  # times the server said "later" before
 
@@ -37,12 +37,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class KindFigures:
-    """One kind of request, or all together. Times are of answered requests, in seconds; nan without any."""
+    """One kind of request, or all together. Times are of answered requests, in seconds; nan without any.
+
+    Of the answers, `compared` are those whose counterpart, given alone, is known; `changed` differ from it.
+    """
 
     count: int
     errors: int
     p50: float
     p95: float
+    compared: int
+    changed: int
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,6 @@ class Phase:
     pictures_per_second: float
     tokens_per_second: float
     refusals: int
-    compared: int  # answers whose counterpart, given alone, is known
-    changed: int  # ... and that differ from it
     messages: dict[str, int]  # what went wrong, and how often
 
 
@@ -104,7 +107,8 @@ class LoadReport:
         for name, one in self.phases:
             lines.append(
                 f"{name}: {one.pictures_per_second:.2f} pictures/s, {one.tokens_per_second:.1f} text tokens/s, "
-                f"{one.refusals} times told to wait, {one.changed} of {one.compared} answers unlike those given alone"
+                f"{one.refusals} times told to wait, {one.kinds['all'].changed} of {one.kinds['all'].compared} "
+                "answers unlike those given alone"
             )
             lines += [f"{name}: {count} x {message}" for message, count in one.messages.items()]
         if self.memory_before is not None:
@@ -118,12 +122,12 @@ class LoadReport:
         return _finite(dataclasses.asdict(self) | {"gain": self.gain, "growth": self.growth, "errors": self.errors})
 
 
-def phase(samples: Sequence[Sample], known: Mapping[tuple[str, int], str]) -> Phase:
-    """The figures of some requests; `known` are the fingerprints of answers given alone, by kind and number."""
+def phase(samples: Sequence[Sample]) -> Phase:
+    """The figures of some requests."""
     answered = [one for one in samples if one.error is None]
     seconds = max((one.ended for one in samples), default=0.0) - min((one.started for one in samples), default=0.0)
-    compared = [one for one in answered if (one.kind, one.number) in known]
-    kinds = {kind: _figures(one for one in samples if one.kind == kind) for kind in sorted({s.kind for s in samples})}
+    names = sorted({one.kind for one in samples})
+    kinds = {kind: _figures([one for one in samples if one.kind == kind]) for kind in names}
 
     def rate(amount: int) -> float:
         return amount / seconds if seconds else 0.0
@@ -135,8 +139,6 @@ def phase(samples: Sequence[Sample], known: Mapping[tuple[str, int], str]) -> Ph
         pictures_per_second=rate(sum(one.pictures for one in answered)),
         tokens_per_second=rate(sum(one.tokens for one in answered)),
         refusals=sum(one.refusals for one in samples),
-        compared=len(compared),
-        changed=sum(one.fingerprint != known[one.kind, one.number] for one in compared),
         messages=dict(Counter(one.error for one in samples if one.error is not None).most_common(8)),
     )
 
@@ -152,20 +154,28 @@ def report_table(report: LoadReport) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{report.model} at {report.url}")
-    for name in ("phase", "request", "answered", "errors", "p50, s", "p95, s", "requests/s"):
+    for name in ("phase", "request", "answered", "errors", "changed", "p50, s", "p95, s", "requests/s"):
         table.add_column(name, justify="left" if name in ("phase", "request") else "right")
     for name, one in report.phases:
         for kind, figures in one.kinds.items():
             rate = f"{one.requests_per_second:.2f}" if kind == "all" else ""
-            good = str(figures.count - figures.errors)
-            table.add_row(name, kind, good, str(figures.errors), f"{figures.p50:.2f}", f"{figures.p95:.2f}", rate)
+            counts = (str(count) for count in (figures.count - figures.errors, figures.errors, figures.changed))
+            table.add_row(name, kind, *counts, f"{figures.p50:.2f}", f"{figures.p95:.2f}", rate)
     return table
 
 
-def _figures(samples: Iterable[Sample]) -> KindFigures:
-    samples = list(samples)
-    times = [one.seconds for one in samples if one.error is None]
-    return KindFigures(len(samples), len(samples) - len(times), percentile(times, 0.5), percentile(times, 0.95))
+def _figures(samples: Sequence[Sample]) -> KindFigures:
+    answered = [one for one in samples if one.error is None]
+    times = [one.seconds for one in answered]
+    same = [one.same for one in answered if one.same is not None]
+    return KindFigures(
+        count=len(samples),
+        errors=len(samples) - len(answered),
+        p50=percentile(times, 0.5),
+        p95=percentile(times, 0.95),
+        compared=len(same),
+        changed=same.count(False),
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -35,7 +35,9 @@ NEIGHBOURS = {  # package -> what it may import of ours
     "data_recipes": {"data_recipes", "vargpt"},
     "chat_ui": {"chat_ui", "vargpt"},
 }
-OPTIONAL = {"trl", "peft", "bitsandbytes", "chainlit", "datasets", "torchvision"}
+OPTIONAL = {
+    "trl", "peft", "bitsandbytes", "chainlit", "datasets", "torchvision", "c2pa", "cryptography", "ray", "httpx2",
+}  # fmt: skip
 LONGEST_FILE = 500
 SOURCES = sorted(path for package in (*PACKAGES, "tests", "examples") for path in (ROOT / package).rglob("*.py"))
 
@@ -140,5 +142,11 @@ def test_nothing_outside_the_declared_dependencies_is_imported_when_the_library_
     declared |= {"pil", "huggingface_hub", *PACKAGES, *sys.stdlib_module_names}  # pillow; a part of transformers
     used = {name.split(".")[0] for path in SOURCES if path.is_relative_to(ROOT / "vargpt")
             for name, at_import in imports(path) if at_import}  # fmt: skip
-    serving = {"fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"}  # the serving room is reached through its own command
+    serving = {
+        "fastapi",
+        "prometheus_client",
+        "pydantic",
+        "starlette",
+        "uvicorn",
+    }  # the serving room is reached through its own command
     assert {name for name in used if name.lower() not in declared} <= serving

@@ -104,7 +104,7 @@ class Scheduler:
     """Answers the requests of many clients with one engine.
 
     Args:
-        load: makes the engine; called once. If it fails, the next request tries again.
+        load: makes the engine; called once, in the scheduler's thread. If it fails, the next request tries again.
         max_waiting: requests in the queue beyond which new ones are refused.
         max_running: requests that are answered together.
         patience: steps (tokens) that a picture waits for others to be drawn with it.
@@ -139,6 +139,11 @@ class Scheduler:
     def engine(self) -> ChatEngine | None:
         """The engine, once it is loaded."""
         return self._engine
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread that answers is there; without it nothing is answered any more."""
+        return self._thread.is_alive()
 
     @property
     def load(self) -> Load:

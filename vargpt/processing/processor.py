@@ -86,7 +86,11 @@ class VargptProcessor(ProcessorMixin):
     # -- text ------------------------------------------------------------------------------------------------------
 
     def text_ids(self, text: str) -> list[int]:
-        """Ids of plain text; what looks like a control token is spelled out, never obeyed."""
+        """Ids of plain text; what looks like a control token is spelled out, never obeyed.
+
+        Halves of characters (lone surrogates, which JSON can carry) are no text and become question marks.
+        """
+        text = text.encode("utf-8", "replace").decode("utf-8")
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def _header(self, role: str) -> list[int]:

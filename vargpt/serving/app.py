@@ -6,6 +6,7 @@ Needs `pip install 'vargpt[serve]'`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -20,16 +21,24 @@ from vargpt.serving.door import Door
 from vargpt.serving.errors import add_handlers
 from vargpt.serving.gallery import Gallery
 from vargpt.serving.metrics import Metrics
+from vargpt.serving.safety import Guard
 from vargpt.serving.service import Service
 from vargpt.serving.settings import ServeSettings
 
 router = APIRouter()
 
 
-def make_app(settings: ServeSettings, scheduler: Scheduler) -> FastAPI:
-    """An app that answers with this scheduler's model; whoever made the scheduler closes it."""
+def make_app(settings: ServeSettings, scheduler: Scheduler, gallery: Gallery | None = None) -> FastAPI:
+    """An app that answers with this scheduler's model; whoever made the scheduler closes it.
+
+    A safety check in the settings is guarded: when it breaks, nothing is answered. `gallery` is given where several
+    servers share what they drew.
+    """
+    if settings.safety is not None and not isinstance(settings.safety, Guard):
+        settings = replace(settings, safety=Guard(settings.safety, type(settings.safety).__name__))
     metrics = Metrics(scheduler)
-    gallery = Gallery(settings.keep_seconds, settings.keep_bytes)
+    if gallery is None:
+        gallery = Gallery(settings.keep_seconds, settings.keep_bytes)
     # The pages that show the endpoints fetch their scripts from other hosts; /openapi.json has the same to say.
     app = FastAPI(title="vargpt", version=software().removeprefix("vargpt").strip(), docs_url=None, redoc_url=None)
     app.state.service = Service(settings, scheduler, metrics, gallery)
@@ -66,7 +75,7 @@ async def health(request: Request) -> Response:
     service: Service = request.app.state.service
     load, ready = service.scheduler.load, service.scheduler.engine is not None
     body = {"status": "ready" if ready else "loading", "waiting": load.waiting, "running": load.running}
-    return JSONResponse(body | {"model": service.settings.model_id})
+    return JSONResponse(body | {"model": service.settings.model_id, "safety": safety_name(service)})
 
 
 @router.get("/metrics")
@@ -81,5 +90,10 @@ def describe(service: Service, name: str) -> dict[str, Any]:
     sizes = None if service.sizes is None else [f"{width}x{height}" for height, width in service.sizes]
     return {
         "id": name, "object": "model", "created": service.started, "owned_by": "vargpt",
-        "adapters": list(service.models[name]), "sizes": sizes,
+        "adapters": list(service.models[name]), "sizes": sizes, "safety": safety_name(service),
     }  # fmt: skip
+
+
+def safety_name(service: Service) -> str | None:
+    """What judges requests and pictures here, for all to see; None = nothing does."""
+    return getattr(service.settings.safety, "name", None)

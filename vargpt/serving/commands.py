@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vargpt.serving.plugins import Plugins, announcements
 from vargpt.serving.settings import Limits, ServeSettings
 
 if TYPE_CHECKING:
@@ -56,6 +57,20 @@ def add_serve(
         allow_origin: Annotated[
             list[str] | None, typer.Option(help="Let pages of this origin call the server; repeatable.")
         ] = None,
+        batch: Annotated[int, typer.Option(help="Requests that are answered together.")] = 8,
+        safety: Annotated[
+            str | None, typer.Option(help="Judge requests and pictures: a file of words, or PACKAGE.MODULE:FACTORY.")
+        ] = None,
+        credentials: Annotated[
+            tuple[Path, Path] | None, typer.Option(help="CHAIN.pem KEY.pem: sign every picture (C2PA).")
+        ] = None,
+        cluster: Annotated[bool, typer.Option("--cluster", help="Several replicas, by Ray Serve.")] = False,
+        replicas: Annotated[int, typer.Option(help="With --cluster: so many, or at least so many.")] = 1,
+        max_replicas: Annotated[int | None, typer.Option(help="With --cluster: more when it is busy.")] = None,
+        gpus: Annotated[float, typer.Option(help="With --cluster: of each replica; may be a part of one.")] = 0.0,
+        cluster_address: Annotated[
+            str | None, typer.Option(help="With --cluster: a Ray cluster that runs already; deploy, and leave.")
+        ] = None,
     ) -> None:
         """Answer OpenAI's clients: chat, pictures, changes of pictures."""
         settings = ServeSettings(
@@ -73,7 +88,18 @@ def add_serve(
             typer.echo(
                 f"anybody who reaches {host}:{port} may draw; --api-key or {KEYS_VARIABLE} asks for a key", err=True
             )
-        run(settings, open_engine)
+        files = None if credentials is None else (str(credentials[0]), str(credentials[1]))
+        plugins = Plugins(safety=safety, credentials=files)
+        if cluster:
+            from vargpt.serving import cluster as clusters
+
+            many = clusters.ClusterSettings(
+                replicas=replicas, max_replicas=max_replicas, batch=batch, gpus=gpus, address=cluster_address,
+                plugins=plugins,
+            )  # fmt: skip
+            clusters.run(settings, many, typer.echo)
+        else:
+            run(plugins.into(settings), open_engine, batch)
 
 
 def api_keys(given: list[str] | None) -> tuple[str, ...]:
@@ -82,8 +108,10 @@ def api_keys(given: list[str] | None) -> tuple[str, ...]:
     return tuple(key.strip() for key in keys if key.strip())
 
 
-def run(settings: ServeSettings, open_engine: Callable[[str | None, dict[str, Any]], ChatEngine]) -> None:
-    """Serves until it is interrupted.
+def run(
+    settings: ServeSettings, open_engine: Callable[[str | None, dict[str, Any]], ChatEngine], batch: int = 8
+) -> None:
+    """Serves until it is interrupted; up to `batch` requests are answered together.
 
     Raises:
         OSError: the port is taken or not allowed.
@@ -101,11 +129,13 @@ def run(settings: ServeSettings, open_engine: Callable[[str | None, dict[str, An
         raise ImportError(f"the server needs more packages ({error}): pip install 'vargpt[serve]'") from error
     resolve_model(settings.model, OUTLINE)  # a mistake shows here, not in the first client's answer
     listening = listen(settings.host, settings.port)
-    scheduler = Scheduler(lambda: open_engine(settings.model, dict(settings.load)), settings.limits.waiting)
+    scheduler = Scheduler(lambda: open_engine(settings.model, dict(settings.load)), settings.limits.waiting, batch)
     scheduler.warm_up()
     config = uvicorn.Config(
         make_app(settings, scheduler), log_level="warning", timeout_graceful_shutdown=CLOSING_SECONDS
     )
+    for line in announcements(settings):
+        typer.echo(line)
     host, port = listening.getsockname()[:2]
     typer.echo(f"{settings.model_id} answers at http://{f'[{host}]' if ':' in host else host}:{port}/v1")
     try:

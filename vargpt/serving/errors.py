@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from vargpt.chat.engine import ContextFullError
 from vargpt.chat.scheduler import QueueFullError
+from vargpt.serving.safety import SafetyCheckError
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(504, "The request took longer than this server allows.", code="timeout", headers=NO_RETRY)
     if isinstance(error, MemoryError):
         return ApiError(503, f"{error}.", code="out_of_memory", headers=NO_RETRY)
+    if isinstance(error, SafetyCheckError):
+        return ApiError(503, f"{error}.", code="safety_check_failed", headers=NO_RETRY)
     if isinstance(error, FileNotFoundError | ImportError):
         return ApiError(503, f"The model could not be loaded: {error}.", code="model_not_loaded", headers=NO_RETRY)
     logger.error("a request failed: %s", error, exc_info=error)

@@ -58,16 +58,23 @@ class Gallery:
 
     def file(self, name: str) -> bytes | None:
         """The PNG file of this name; None if there never was one, or no longer."""
+        wanted = name.encode("utf-8", "replace")  # strings are compared in constant time as ASCII only
         with self._lock:
             self._forget()
-            return next((kept.png for kept in self._kept.values() if secrets.compare_digest(kept.name, name)), None)
+            known = (kept for kept in self._kept.values() if secrets.compare_digest(kept.name.encode(), wanted))
+            return next((kept.png for kept in known), None)
 
     def recall(self, image: Image.Image) -> ImagePart:
         """An upright RGB picture as a part: with tokens, seed and settings if it was drawn here."""
+        part = self.find(digest(image))
+        return ImagePart(image) if part is None else replace(part, image=image)
+
+    def find(self, pixels: str) -> ImagePart | None:
+        """What was drawn here with these pixels (their `digest`), with a blank for the picture; None if nothing was."""
         with self._lock:
             self._forget()
-            kept = self._kept.get(digest(image))
-        return ImagePart(image) if kept is None else replace(kept.part, image=image)
+            kept = self._kept.get(pixels)
+        return None if kept is None else kept.part
 
     def _forget(self) -> None:
         now, total = time.monotonic(), sum(kept.size for kept in self._kept.values())

@@ -8,23 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from vargpt.serving.safety import SafetyCheck
 
 Sign = Callable[[bytes, dict[str, Any]], bytes]  # a PNG file and how it was made -> the PNG file that is sent
 DEFAULT_MODEL = "nano"
-
-
-class SafetyCheck(Protocol):
-    """Judges what is asked and what is drawn; called from several threads."""
-
-    def check_prompt(self, text: str) -> str | None:
-        """Why this text is refused, as a sentence for whoever wrote it; None = it is not."""
-
-    def check_image(self, image: Image) -> str | None:
-        """Why this picture, given or drawn, is refused; None = it is not."""
 
 
 @dataclass(frozen=True, kw_only=True)

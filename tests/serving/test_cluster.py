@@ -1,0 +1,148 @@
+"""Replicas behind one address: what Ray Serve is told; and, slowly, two real ones of which one is killed."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from vargpt.serving.child import free_port
+from vargpt.serving.cluster import ClusterSettings, deployment_options
+from vargpt.serving.load_requests import call, opened
+from vargpt.serving.settings import Limits, ServeSettings
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE = 600.0  # seconds; machines may be busy
+
+
+def test_replicas_hold_two_batches_and_the_queue_is_bounded() -> None:
+    limits = Limits(waiting=10, seconds=60)
+    options = deployment_options(ServeSettings(limits=limits), ClusterSettings(replicas=2, batch=4, gpus=0.5))
+    assert (options["num_replicas"], options["max_ongoing_requests"], options["max_queued_requests"]) == (2, 8, 20)
+    assert options["ray_actor_options"] == {"num_cpus": 1.0, "num_gpus": 0.5}
+    assert options["graceful_shutdown_timeout_s"] == 60  # whoever is being answered gets the answer
+    assert (options["rolling_update_percentage"], options["max_surge_percent"]) == (0.5, 50)
+    assert options["backpressure_config"]["status_code"] == 429
+
+
+def test_more_replicas_come_when_more_wait_than_a_batch_each() -> None:
+    options = deployment_options(ServeSettings(), ClusterSettings(replicas=1, max_replicas=4, batch=6, spare=0))
+    assert "num_replicas" not in options
+    scaling = options["autoscaling_config"]
+    assert (scaling["min_replicas"], scaling["max_replicas"], scaling["target_ongoing_requests"]) == (1, 4, 6)
+    assert options["max_surge_percent"] == 0
+
+
+@pytest.mark.parametrize("fields", [{"replicas": 0}, {"replicas": 3, "max_replicas": 2}, {"batch": 0}, {"cpus": 0}])
+def test_impossible_clusters_are_refused(fields: dict) -> None:
+    with pytest.raises(ValueError, match="replica"):
+        ClusterSettings(**fields)
+
+
+def test_without_ray_the_extra_is_named() -> None:
+    code = (
+        "import sys; sys.modules['ray'] = None\n"
+        "from vargpt.serving import cluster\n"
+        "try: cluster.library()\n"
+        "except ImportError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
+    assert "vargpt[cluster]" in done.stdout, done.stderr
+
+
+# -- for real ----------------------------------------------------------------------------------------------------------
+
+
+class Cluster:
+    """`vargpt serve --cluster` in a process of its own."""
+
+    def __init__(self, url: str, process: subprocess.Popen) -> None:
+        self.url, self.process = url, process
+
+    def replicas(self) -> list[int]:
+        """Process ids of the replicas, which Ray names by their titles."""
+        found = subprocess.run(["ps", "-eo", "pid,ppid,sid,args"], capture_output=True, text=True).stdout.splitlines()
+        rows = [line.split(None, 3) for line in found if "ray::ServeReplica:vargpt" in line]
+        return sorted(int(pid) for pid, *_ in rows if self._is_mine(int(pid)))
+
+    def _is_mine(self, pid: int) -> bool:
+        try:
+            return f"VARGPT_TEST={self.process.args[-1]}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            return False
+
+    def ask(self, kind: str, number: int) -> httpx2.Response:
+        """Asks again while nobody can answer, as OpenAI's clients do."""
+        asked, end = call(kind, number, "nano"), time.monotonic() + PATIENCE
+        while True:
+            try:
+                response = httpx2.post(f"{self.url}{asked.path}", timeout=PATIENCE, **asked.arguments())
+                if response.status_code == 200 or time.monotonic() > end:
+                    return response
+            except httpx2.TransportError:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    pytest.importorskip("ray")
+    port, home = free_port(), tmp_path_factory.mktemp("home")
+    environment = os.environ | {"HOME": str(home), "VARGPT_TEST": str(port), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "vargpt.cli", "serve", "--cluster", "--replicas", "2", "--port", str(port)]
+    log = home / "said.txt"
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
+    try:
+        end = time.monotonic() + PATIENCE
+        while "2 replica(s)" not in (text := log.read_text(errors="replace")):
+            assert process.poll() is None and time.monotonic() < end, text
+            time.sleep(1)
+        yield Cluster(f"http://127.0.0.1:{port}", process)
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_a_cluster_answers_and_any_replica_gives_out_what_another_drew(cluster: Cluster) -> None:
+    assert len(cluster.replicas()) == 2
+    assert cluster.ask("chat", 0).json()["choices"][0]["message"]["content"]
+    body = {"model": "nano", "prompt": "draw a fox", "seed": 1, "response_format": "url"}
+    drawn = httpx2.post(f"{cluster.url}/v1/images/generations", json=body, timeout=PATIENCE)
+    address = drawn.json()["data"][0]["url"]
+    files = [httpx2.get(address, timeout=PATIENCE) for _ in range(8)]
+    assert {file.status_code for file in files} == {200}
+    assert {file.content[:4] for file in files} == {b"\x89PNG"}
+
+
+@pytest.mark.slow
+def test_a_replica_that_is_killed_under_load_loses_no_request_and_comes_back(cluster: Cluster) -> None:
+    before = cluster.replicas()
+    with ThreadPoolExecutor(6) as users:
+        asked = [users.submit(cluster.ask, "draw", number) for number in range(24)]
+        time.sleep(2)
+        os.kill(before[0], signal.SIGKILL)
+        answers = [one.result() for one in asked]
+    assert [answer.status_code for answer in answers] == [200] * 24
+    pictures = [base64.b64decode(answer.json()["data"][0]["b64_json"]) for answer in answers]
+    assert all(opened(base64.b64encode(picture)).size == (64, 64) for picture in pictures)
+    end = time.monotonic() + PATIENCE
+    while len(now := cluster.replicas()) < 2:
+        assert time.monotonic() < end, "the killed replica was not replaced"
+        time.sleep(1)
+    assert before[0] not in now and before[1] in now
+    assert cluster.ask("chat", 1).status_code == 200

@@ -165,6 +165,7 @@ def props(
         "step": card.step,
         "total": card.total,
         "turn": turn_id,
+        "of": num_cards,
     }
     if card.part:
         values["index"] = card.index

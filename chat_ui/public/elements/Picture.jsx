@@ -101,7 +101,7 @@ const tools = (
 );
 
 export default (
-  <figure className="picture" data-state={state} data-current={props.current ? "" : undefined} data-version={version}>
+  <figure className="picture" data-state={state} data-current={props.current ? "" : undefined} data-version={version} data-of={props.of}>
     <div className="picture-stage" style={{ aspectRatio: `${width} / ${height}` }}>
       <button
         type="button"

@@ -9,21 +9,20 @@ const BRUSH = 0.1; // of the longer side
 const SMALLEST = 0.01; // a click is no box
 
 const sheetOf = (event) => event.currentTarget.closest("dialog");
-const canvasOf = (event) => sheetOf(event).querySelector("canvas");
+const penOf = (node) => node.querySelector("canvas").getContext("2d", { willReadFrequently: true });
 
 // Once for every sheet that is asked for: a page that is shown anew must not open it again.
 const open = (node) => {
   if (!node || node.dataset.sheet === sheet || window.lastRegionSheet === sheet) return;
   node.dataset.sheet = window.lastRegionSheet = sheet;
-  node.querySelector("canvas").getContext("2d").clearRect(0, 0, width, height);
+  penOf(node).clearRect(0, 0, width, height);
   node.querySelector("input").value = "";
   describe(node);
   node.showModal();
 };
 
 const describe = (node) => {
-  const canvas = node.querySelector("canvas");
-  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+  const { data } = penOf(node).getImageData(0, 0, width, height);
   let count = 0;
   for (let index = 3; index < data.length; index += 4) count += data[index] > 0;
   const share = Math.round((100 * count) / (width * height));
@@ -81,7 +80,7 @@ const box = (canvas, to) => {
 };
 
 const clear = (event) => {
-  canvasOf(event).getContext("2d").clearRect(0, 0, width, height);
+  penOf(sheetOf(event)).clearRect(0, 0, width, height);
   describe(sheetOf(event));
 };
 

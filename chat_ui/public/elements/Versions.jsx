@@ -21,10 +21,12 @@ const line = ({ id, place, from }) => {
 
 const HOW = { attached: "attached", again: "again", refined: "refined", variation: "variation" };
 
-// The newest picture is at the right end; whoever has scrolled elsewhere stays there.
-const atTheEnd = (node) => {
-  if (node && node.dataset.columns !== String(columns)) node.scrollLeft = node.scrollWidth;
-  if (node) node.dataset.columns = String(columns);
+// A new picture is at the right end and the row below the reply; who has scrolled elsewhere since then stays there.
+const intoView = (node) => {
+  if (!node || node.dataset.count === String(versions.length)) return;
+  node.dataset.count = String(versions.length);
+  node.scrollLeft = node.scrollWidth;
+  setTimeout(() => node.closest(".versions")?.scrollIntoView({ block: "nearest" }), 100); // the cards are laid out by then
 };
 
 export default (
@@ -43,7 +45,7 @@ export default (
         <Undo2 /> Undo
       </Button>
     </header>
-    <div className="versions-scroll" ref={atTheEnd}>
+    <div className="versions-scroll" ref={intoView}>
       <div className="versions-tree" style={size}>
         <svg {...size} aria-hidden="true">{versions.filter(({ from }) => from).map(line)}</svg>
         {versions.map((version) => (

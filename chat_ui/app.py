@@ -1,34 +1,33 @@
-"""Chainlit's hooks, and nothing else: what is shown is in render.py, what is remembered in session.py."""
+"""Chainlit's hooks, and nothing else: each hands over to the file that does the work.
+
+`answering.py` runs a turn, `gallery.py` and `page.py` show it, `session.py` remembers it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import threading
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import chainlit as cl
-from chainlit.input_widget import Select, TextInput
-from chainlit.input_widget import Slider as SliderInput
 
-from chat_ui.page import Reply
-from chat_ui.render import View, advance, rechosen, reply, stop
+from chat_ui.answering import answer
+from chat_ui.commands import Command, buttons, check, help_text, parse, version_number
+from chat_ui.gallery import Gallery
+from chat_ui.panel import show_panel
+from chat_ui.profiles import Profile, adapter_line, profile_named, profiles, switched
+from chat_ui.region import region_of
 from chat_ui.session import Conversation, Turn, question
-from chat_ui.settings import (
-    ADAPTER_LABEL,
-    ADAPTER_TOOLTIP,
-    SEED_LABEL,
-    SEED_TOOLTIP,
-    SLIDERS,
-    PageSettings,
-    adapter_choices,
-)
-from chat_ui.worker import Engine, Worker
+from chat_ui.settings import PageSettings, sizes_of
+from chat_ui.versions import Version
 from vargpt.adapters import read_card
-from vargpt.chat.engine import ChatEngine, ContextFullError
-from vargpt.loading import default_model_path, default_sampling, resolve_model
+from vargpt.chat.engine import ChatEngine
+from vargpt.chat.scheduler import Scheduler
+from vargpt.loading import default_model_path, default_sampling, read_config, resolve_model
 
 STARTERS = (
     ("A fox at night", "Draw a fox next to a pine tree at night"),
@@ -38,7 +37,6 @@ STARTERS = (
     ("Surprise me", "Surprise me"),
     ("What can you do?", "What can you do?"),
 )
-DRAW = {"id": "Draw", "description": "The reply is a picture, whatever is said", "icon": "palette", "button": True}
 MODEL = resolve_model(os.environ.get("VARGPT_MODEL") or None)
 OPTIONS = json.loads(os.environ.get("VARGPT_LOAD", "{}"))
 ADAPTERS = [read_card(Path(folder)).name for folder in OPTIONS.get("adapters", ())]
@@ -47,50 +45,42 @@ WELCOME = (
 )
 if MODEL == default_model_path():
     WELCOME += "\n\nI am small: I know one drawn world of some 165 things, draw 64 × 64 pixels, and make mistakes."
+PROFILES = profiles(MODEL.name, ADAPTERS, WELCOME)
 STOPPED_BY_CHAINLIT = "Task manually stopped."
+ONE_AT_A_TIME = "One thing at a time: stop the reply that is being written first."
 
 
-def load() -> Engine:
+def load() -> ChatEngine:
     return ChatEngine.load(MODEL, **OPTIONS)
 
 
-worker = Worker(load)
-cl.on_app_startup(worker.warm_up)
-cl.on_app_shutdown(worker.close)
+scheduler = Scheduler(load)
+cl.on_app_startup(scheduler.warm_up)
+cl.on_app_shutdown(scheduler.close)
 
 
 @cl.set_chat_profiles
-async def profiles() -> list[cl.ChatProfile]:
-    starters = [cl.Starter(label=label, message=message) for label, message in STARTERS]
-    icon = "/public/favicon.svg"
-    return [cl.ChatProfile(name="vargpt", markdown_description=WELCOME, icon=icon, starters=starters, default=True)]
+async def chat_profiles() -> list[cl.ChatProfile]:
+    return [shown_profile(profile) for profile in PROFILES]
+
+
+def shown_profile(profile: Profile) -> cl.ChatProfile:
+    return cl.ChatProfile(
+        name=profile.name,
+        markdown_description=profile.description,
+        icon="/public/favicon.svg",
+        starters=[cl.Starter(label=label, message=message) for label, message in STARTERS],
+        default=profile is PROFILES[0],
+    )
 
 
 @cl.on_chat_start
 async def start() -> None:
     if conversation() is None:
-        cl.user_session.set("conversation", Conversation(settings=PageSettings.of(default_sampling(MODEL))))
-        cl.user_session.set("replies", {})
-        cl.user_session.set("one_turn", asyncio.Lock())
-    await cl.context.emitter.set_commands([DRAW])
-    # Not NumberInput: it shows an empty value as 0, which is a seed like any other.
-    settings = conversation().settings
-    shown_seed = "" if settings.seed is None else str(settings.seed)
-    seed = TextInput(id="seed", label=SEED_LABEL, tooltip=SEED_TOOLTIP, initial=shown_seed, placeholder="new each time")
-    sliders = [
-        SliderInput(
-            id=slider.id, label=slider.label, tooltip=slider.tooltip, initial=getattr(settings, slider.id),
-            min=slider.low, max=slider.high, step=slider.step,
-        )
-        for slider in SLIDERS
-    ]  # fmt: skip
-    adapters = []
-    if ADAPTERS:
-        choices = adapter_choices(ADAPTERS)
-        adapters.append(
-            Select(id="adapter", label=ADAPTER_LABEL, tooltip=ADAPTER_TOOLTIP, values=choices, initial_index=0)
-        )
-    await cl.ChatSettings([seed, *adapters, *sliders]).send()
+        settings = PageSettings.of(default_sampling(MODEL))
+        profile = profile_named(PROFILES, cl.user_session.get("chat_profile"))
+        begin(Conversation(settings=settings.changed_to(adapter=profile.adapter)))
+    await show_controls()
     # A connection that breaks before the first message may have lost all this; the next one then calls this hook again.
     cl.context.session.chat_started = False
 
@@ -105,41 +95,19 @@ async def change_settings(values: dict) -> None:
 
 @cl.on_message
 async def ask(message: cl.Message) -> None:
+    files = [(element.name, Path(element.path)) for element in message.elements if element.path]
     try:
-        files = [(element.name, Path(element.path).read_bytes()) for element in message.elements if element.path]
-        prompt = question(message.content, files)
+        command = parse(message.content, message.command)
+        check(command, bool(files), conversation().current is not None)
+        if command.name in WITHOUT_MODEL:
+            await WITHOUT_MODEL[command.name](command)
+            return
+        prompt = question(command.words, [(name, path.read_bytes()) for name, path in files])
     except (ValueError, OSError) as error:
         await cl.ErrorMessage(str(error)).send()
         return
-    route = "image" if message.command == DRAW["id"] else "auto"
     async with one_turn():
-        await answer(conversation().ask(message.id, prompt, route))
-
-
-@cl.action_callback("again")
-async def again(action: cl.Action) -> None:
-    if conversation().is_busy:
-        await cl.context.emitter.send_toast("One thing at a time: stop the reply that is being written first.", "info")
-        return
-    try:
-        turn = conversation().again(action.payload["turn"], uuid.uuid4().hex)
-    except ValueError as error:
-        await cl.ErrorMessage(str(error)).send()
-        return
-    # The click returns at once; the Stop button then cancels this task as it cancels an ordinary turn.
-    cl.context.session.current_task = asyncio.create_task(answer_as_task(turn))
-
-
-@cl.action_callback("choose")
-async def choose(action: cl.Action) -> None:
-    turn_id, shown = action.payload["turn"], replies().get(action.payload["turn"])
-    try:
-        message = conversation().choose(turn_id, action.payload["index"])
-    except ValueError as error:
-        await cl.ErrorMessage(str(error)).send()
-        return
-    if shown:
-        await shown.show(rechosen(shown.view, message))
+        await answer(conversation(), conversation().ask(message.id, prompt, command.route), gallery(), scheduler)
 
 
 @cl.on_stop
@@ -147,19 +115,129 @@ async def stop_now() -> None:
     last = cl.chat_context.get()[-1:]
     if last and last[0].content == STOPPED_BY_CHAINLIT:  # the reply itself says so, in its own place
         await last[0].remove()
-    if conversation().cancel:
-        conversation().cancel.set()
+    if conversation().running:
+        conversation().running.cancel()
 
 
 @cl.on_chat_end
 async def leave() -> None:
     """A conversation that was closed for good draws no longer; after a mere loss of connection it goes on."""
-    if cl.context.session.to_clear and conversation() and conversation().cancel:
-        conversation().cancel.set()
+    if cl.context.session.to_clear and conversation() and conversation().running:
+        conversation().running.cancel()
+
+
+# The buttons on pictures
+
+
+@cl.action_callback("again")
+async def again(action: cl.Action) -> None:
+    await run_once_free(lambda: conversation().again(action.payload["turn"], new_id()))
+
+
+@cl.action_callback("refine")
+async def refine(action: cl.Action) -> None:
+    version, keep = action.payload["version"], int(action.payload["keep"])
+    await run_once_free(lambda: conversation().refine(version, keep, new_id()))
+
+
+@cl.action_callback("vary")
+async def vary(action: cl.Action) -> None:
+    await run_once_free(lambda: conversation().vary(action.payload["version"], new_id()))
+
+
+@cl.action_callback("choose")
+async def choose(action: cl.Action) -> None:
+    await change(lambda: conversation().choose(action.payload["turn"], action.payload["index"]))
+
+
+@cl.action_callback("go_to")
+async def go_to(action: cl.Action) -> None:
+    await change(lambda: conversation().go_to(action.payload["version"]))
+
+
+@cl.action_callback("undo")
+async def undo(action: cl.Action) -> None:
+    await change(conversation().undo)
+
+
+@cl.action_callback("open_region")
+async def open_region(action: cl.Action) -> None:
+    try:
+        await gallery().open_region(conversation(), action.payload["version"])
+    except ValueError as error:
+        await cl.ErrorMessage(str(error)).send()
+
+
+@cl.action_callback("mark_region")
+async def mark_region(action: cl.Action) -> None:
+    """The next message changes only what was marked; the sheet sends it, or leaves that to the visitor ("later")."""
+    version = action.payload["version"]
+
+    def mark() -> Version:
+        found = conversation().tree.find(version)
+        conversation().mark(version, region_of(action.payload["mask"], found.part.image.size))
+        return found
+
+    if await change(mark) and action.payload.get("later"):
+        await cl.context.emitter.send_toast("Your next message changes only the part that you marked.", "success")
+
+
+@cl.action_callback("unmark")
+async def unmark(action: cl.Action) -> None:
+    await change(conversation().unmark)
+
+
+# Commands that need no model
+
+
+async def undo_typed(command: Command) -> None:
+    await say_where(conversation().undo())
+
+
+async def go_to_typed(command: Command) -> None:
+    number = version_number(command.words)
+    await say_where(conversation().go_to(conversation().tree.numbered(number).id))
+
+
+async def switch_adapter(command: Command) -> None:
+    talk = conversation()
+    if command.words:
+        talk.settings = talk.settings.changed_to(adapter=switched(command.words, ADAPTERS))
+        await show_controls()
+    elif not ADAPTERS:
+        switched("", ADAPTERS)  # says how to start the page with one
+    await cl.Message(adapter_line(talk.settings.adapter, ADAPTERS)).send()
+
+
+async def tell_commands(command: Command) -> None:
+    await cl.Message(help_text()).send()
+
+
+WITHOUT_MODEL: dict[str, Callable[[Command], Awaitable[None]]] = {
+    "undo": undo_typed,
+    "version": go_to_typed,
+    "lora": switch_adapter,
+    "help": tell_commands,
+}
+
+
+# What a visitor's session holds
+
+
+def begin(talk: Conversation) -> None:
+    """A new conversation in this session."""
+    cl.user_session.set("conversation", talk)
+    cl.user_session.set("gallery", Gallery())
+    cl.user_session.set("one_turn", asyncio.Lock())
 
 
 def conversation() -> Conversation | None:
     return cl.user_session.get("conversation")
+
+
+def gallery() -> Gallery:
+    """What is shown of the conversation."""
+    return cl.user_session.get("gallery")
 
 
 def one_turn() -> asyncio.Lock:
@@ -167,63 +245,54 @@ def one_turn() -> asyncio.Lock:
     return cl.user_session.get("one_turn")
 
 
-def replies() -> dict[str, Reply]:
-    """What is shown of every turn, by its id."""
-    return cl.user_session.get("replies")
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+async def show_controls() -> None:
+    """The commands and the settings panel, as the conversation has them."""
+    await cl.context.emitter.set_commands(buttons(ADAPTERS))
+    sizes = scheduler.engine.sizes if scheduler.engine else sizes_of(read_config(MODEL))
+    await show_panel(conversation().settings, ADAPTERS, sizes)
+
+
+async def say_where(version: Version) -> None:
+    number = conversation().tree.number(version.id)
+    said = await cl.Message(f"Back at version {number}: what you ask for next starts from it.").send()
+    await gallery().refresh(conversation(), below=said.id)
+
+
+async def change(step: Callable[[], Any]) -> bool:
+    """Does something to the conversation and shows it, or says why not; whether it was done."""
+    if conversation().is_busy:
+        await cl.context.emitter.send_toast(ONE_AT_A_TIME, "info")
+        return False
+    try:
+        step()
+    except ValueError as error:
+        await cl.ErrorMessage(str(error)).send()
+        return False
+    await gallery().refresh(conversation())
+    return True
+
+
+async def run_once_free(turn_of: Callable[[], Turn]) -> None:
+    """Runs a turn that a button asks for. The click returns at once; Stop then cancels this task like any turn's."""
+    if conversation().is_busy:
+        await cl.context.emitter.send_toast(ONE_AT_A_TIME, "info")
+        return
+    try:
+        turn = turn_of()
+    except ValueError as error:
+        await cl.ErrorMessage(str(error)).send()
+        return
+    cl.context.session.current_task = asyncio.create_task(answer_as_task(turn))
 
 
 async def answer_as_task(turn: Turn) -> None:
     await cl.context.emitter.task_start()
     try:
         async with one_turn():
-            await answer(turn)
+            await answer(conversation(), turn, gallery(), scheduler)
     finally:
         await cl.context.emitter.task_end()
-
-
-async def answer(turn: Turn) -> None:
-    """Runs one turn and shows it. However it ends, the page says how, and what was said is kept."""
-    talk, shown = conversation(), Reply(turn)
-    view, set_aside = View(), 0
-    replies()[turn.id] = shown
-    talk.cancel = cancel = threading.Event()
-    try:
-        if not worker.is_loaded:
-            await shown.status("The model is being loaded …")
-        elif worker.num_waiting:
-            await shown.status("Another conversation is being answered first …")
-        while True:
-            try:
-                view = View()
-                async for event in worker.stream(turn.request, cancel):
-                    view = advance(view, event)
-                    await shown.show(view)
-                break
-            except ContextFullError as error:
-                await shown.remove()
-                if not turn.set_aside_a_picture():
-                    raise ValueError(f"{error}. Start a new conversation with the pencil at the top left.") from error
-                set_aside += 1
-                talk.cancel = cancel = threading.Event()
-    except asyncio.CancelledError:  # the Stop button
-        view = stop(view)
-        await shown.show(view)
-    except (ValueError, RuntimeError, OSError) as error:
-        view = stop(view, None)
-        await shown.show(view)
-        await cl.ErrorMessage(f"This could not be answered: {error}").send()
-    finally:
-        cancel.set()
-        talk.cancel = None
-        talk.finish(turn, reply(view))
-        await shown.close()
-    await say_how_it_went(view, set_aside)
-
-
-async def say_how_it_went(view: View, set_aside: int) -> None:
-    notes = [view.note] if view.note else []
-    if set_aside:
-        pictures = "The oldest picture was" if set_aside == 1 else f"The {set_aside} oldest pictures were"
-        notes.insert(0, f"{pictures} set aside: the conversation had grown longer than the model can read.")
-    if notes:
-        await cl.Message(content=f"*{' '.join(notes)}*").send()

@@ -6,27 +6,43 @@ import asyncio
 import time
 
 import chainlit as cl
+from PIL import Image
 
 from chat_ui.render import Bubble, Card, View, cards, props
 from chat_ui.session import Turn
+from chat_ui.versions import version_id
 
 PACE = 0.08  # seconds that every preview stays; a small model is otherwise done before the first one is painted
 
 
 class Reply:
-    """The visible side of one turn. `show` takes every new view and sends what differs from the last."""
+    """The visible side of one turn. `show` takes every new view and sends what differs from the last.
 
-    def __init__(self, turn: Turn) -> None:
+    Args:
+        turn: the turn.
+        before: the picture that its pictures are made from, if any.
+    """
+
+    def __init__(self, turn: Turn, before: Image.Image | None = None) -> None:
         self._turn = turn
+        self._before = before
         self._messages: list[cl.Message] = []
         self._elements: dict[int, cl.CustomElement] = {}
         self._shown = View()
         self._status: cl.Message | None = None
         self._drawn_at: dict[int, float] = {}
+        self._current: str | None = None
 
     async def status(self, words: str) -> None:
-        """A line that stands in for the reply until there is one."""
-        self._status = await cl.Message(content=f"*{words}*").send()
+        """A line that stands in for the reply until there is one; none if it is empty."""
+        if not words:
+            await self._clear_status()
+        elif self._status is None:
+            self._status = cl.Message(content=f"*{words}*")
+            await self._status.send()
+        elif self._status.content != f"*{words}*":
+            self._status.content = f"*{words}*"
+            await self._status.update()
 
     async def show(self, view: View) -> None:
         """Brings the page from the last view to this one."""
@@ -45,9 +61,22 @@ class Reply:
                     await self._draw(message, card, len(cards(view)))
         self._shown = view
 
+    async def mark(self, current: str | None) -> None:
+        """Shows which picture the next change starts from, if that is one of this turn's."""
+        past, self._current = self._current, current
+        for index, bubble in enumerate(self._shown.bubbles):
+            for card in bubble.cards:
+                ours = version_id(self._turn.id, card.index)
+                if card.part and past != current and ours in (past, current):
+                    await self._draw(self._messages[index], card, len(cards(self._shown)))
+
     @property
     def view(self) -> View:
         return self._shown
+
+    @property
+    def last_message_id(self) -> str | None:
+        return self._messages[-1].id if self._messages else None
 
     async def close(self) -> None:
         """Ends streaming; to be called however the turn ended."""
@@ -74,7 +103,9 @@ class Reply:
         return self._messages[index]
 
     async def _draw(self, message: cl.Message, card: Card, num_cards: int) -> None:
-        values = await asyncio.to_thread(props, card, self._turn.prompt.text, self._turn.id, num_cards)
+        is_current = version_id(self._turn.id, card.index) == self._current
+        words, before = self._turn.prompt.text, self._before
+        values = await asyncio.to_thread(props, card, words, self._turn.id, num_cards, is_current, before)
         element = self._elements.get(card.index)
         if element is None:
             element = cl.CustomElement(name="Picture", props=values, display="inline", for_id=message.id)

@@ -16,6 +16,8 @@ from typing import Any
 
 from PIL import Image
 
+from chat_ui.session import scales_of
+from chat_ui.versions import Tree, version_id
 from vargpt.chat.pictures import png_with_metadata
 from vargpt.types import (
     ChatEvent,
@@ -33,6 +35,7 @@ from vargpt.types import (
 
 SHOWN = 512  # pixels: small pictures are enlarged by a whole factor to about this side
 LARGEST_SHOWN = 1024
+THUMBNAIL = 96
 NOTES: dict[FinishReason, str] = {
     "stop": "",
     "cancelled": "Stopped.",
@@ -131,10 +134,25 @@ def caption(card: Card) -> str:
     return f"scale {card.step} of {card.total}"
 
 
-def props(card: Card, prompt: str, turn_id: str, num_cards: int = 1) -> dict[str, Any]:
+def props(
+    card: Card,
+    prompt: str,
+    turn_id: str,
+    num_cards: int = 1,
+    is_current: bool = False,
+    before: Image.Image | None = None,
+) -> dict[str, Any]:
     """Everything Picture.jsx needs, as JSON: a copy to look at, and of a finished picture the original file.
 
     `role` says whether later turns see the picture: the "only" one, "chosen" among `num_cards`, or an "alternative".
+
+    Args:
+        card: the picture.
+        prompt: what was asked for.
+        turn_id: of the turn that draws it.
+        num_cards: pictures of the same reply.
+        is_current: the next change starts from this picture.
+        before: the picture that it was made from, to be compared with.
     """
     width, height = shown_size(*card.size)
     values: dict[str, Any] = {
@@ -147,14 +165,60 @@ def props(card: Card, prompt: str, turn_id: str, num_cards: int = 1) -> dict[str
         "step": card.step,
         "total": card.total,
         "turn": turn_id,
+        "of": num_cards,
     }
     if card.part:
         values["index"] = card.index
         seen = "alternative" if card.part.settings.get("alternative", 0) else "chosen"
         values["role"] = seen if num_cards > 1 else "only"
+        values["version"] = version_id(turn_id, card.index)
+        values["current"] = is_current
+        values["scales"] = scales_of(card.part)
+        values["recipe"] = recipe(prompt, card.part.seed)
         values["file"] = file_name(prompt, card.part.seed, card.index)
         values["png"] = data_url(original(card.part, prompt), "image/png")
+        values["before"] = data_url(shown_copy(before), "image/jpeg") if before else None
     return values
+
+
+def thumbnail(image: Image.Image) -> str:
+    """A small copy as a data URL, for the row of versions."""
+    copy = image.convert("RGB")
+    copy.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    copy.save(buffer, format="JPEG", quality=85)
+    return data_url(buffer.getvalue(), "image/jpeg")
+
+
+def tree_props(tree: Tree, current: str | None, is_marked: bool = False, can_undo: bool = True) -> dict[str, Any]:
+    """Everything Versions.jsx needs, as JSON: every picture with its place, number and parent's place.
+
+    Args:
+        tree: the pictures.
+        current: id of the one that the next change starts from.
+        is_marked: only a marked part of it will change.
+        can_undo: there is a picture before it.
+    """
+    places = tree.places()
+    versions = [
+        {
+            "id": version.id,
+            "number": number,
+            "src": thumbnail(version.part.image),
+            "words": version.words,
+            "how": version.how,
+            "place": places[version.id],
+            "from": places[version.parent] if version.parent else None,
+            "current": version.id == current,
+        }
+        for number, version in enumerate(tree.versions, 1)
+    ]
+    return {"versions": versions, "marked": is_marked, "canUndo": can_undo}
+
+
+def recipe(prompt: str, seed: int | None) -> str:
+    """What is copied to draw a picture again: the words and the seed."""
+    return prompt if seed is None else f"{prompt}\nseed {seed}"
 
 
 def shown_size(width: int, height: int) -> tuple[int, int]:

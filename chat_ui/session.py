@@ -6,18 +6,31 @@ In: words and uploaded files. Out: the messages of the next request. No Chainlit
 from __future__ import annotations
 
 import secrets
-import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from PIL import Image
 
 from chat_ui.settings import MAX_SEED, PageSettings
+from chat_ui.versions import UNKNOWN, How, Tree, Version, tree_of, version_id
 from vargpt.chat.pictures import open_picture
 from vargpt.chat.requests import choose_picture
 from vargpt.types import ChatRequest, ImagePart, Message, Route
 
 NEW_SEEDS = 1_000_000  # short enough to be read aloud
-FORGOTTEN = "This picture belongs to a conversation that has ended; ask for it once more."
+NUM_VARIATIONS = 3
 WORDLESS = "what is in the picture?"  # what is asked when pictures come without a word
+NOTHING_AT_ALL = "There is nothing to undo: nothing has been drawn or attached yet."
+NOTHING_BEFORE = "There is nothing to undo: the conversation began with this picture."
+NOT_DRAWN = "Only a picture that was drawn here, scale by scale, can keep some of its scales."
+
+
+class Stoppable(Protocol):
+    """What the conversation needs of the turn that runs."""
+
+    def cancel(self) -> None:
+        """Ends it soon; from any thread."""
 
 
 @dataclass
@@ -33,10 +46,26 @@ class Turn:
     route: Route = "auto"
     reply: Message | None = None
     is_again: bool = False
+    how: How = "drawn"
+    made_from: str | None = None  # id of the picture that a picture of the reply is made from
+    before: str | None = None  # id of the picture that was the current one when this was asked
+    given: ImagePart | None = None  # keep its first `keep_scales` scales
+    keep_scales: int = 0
+    region: Image.Image | None = None  # what may change (white) of the picture it is made from
+    carried: ImagePart | None = None  # an attached picture of an earlier question that was attached once more
+    num_pictures: int | None = None  # None = as in the settings
+
+    @property
+    def n(self) -> int:
+        return self.settings.pictures if self.num_pictures is None else self.num_pictures
 
     @property
     def request(self) -> ChatRequest:
-        return self.settings.request((*self.context, self.prompt), self.seed, self.route)
+        asked = self.settings.request((*self.context, self.prompt), self.seed, self.route)
+        size = asked.size if self.given is None else (self.given.image.height, self.given.image.width)
+        return replace(
+            asked, n=self.n, size=size, given=self.given, keep_scales=self.keep_scales, region=self.region
+        )  # fmt: skip
 
     def set_aside_a_picture(self) -> bool:
         """Drops the oldest picture of the context; False when there is none left."""
@@ -51,64 +80,197 @@ class Turn:
 
 @dataclass
 class Conversation:
-    """What has been said so far (`messages`), and every turn by the id of the page's message that asked for it."""
+    """What has been said so far (`messages`), and every turn by the id of the page's message that asked for it.
+
+    `current` is the id of the picture that the next change starts from: the last one that the model sees.
+    """
 
     messages: tuple[Message, ...] = ()
     settings: PageSettings = PageSettings()
     turns: dict[str, Turn] = field(default_factory=dict)
-    cancel: threading.Event | None = None  # of the turn that is running
+    current: str | None = None
+    carried: ImagePart | None = None  # goes with the next question: an attached picture that was gone back to
+    marked: Image.Image | None = None  # the part of the current picture that alone the next question may change
+    running: Stoppable | None = None
 
     @property
     def is_busy(self) -> bool:
-        return self.cancel is not None
+        return self.running is not None
+
+    @property
+    def tree(self) -> Tree:
+        """Every picture of the conversation, attached or drawn."""
+        return tree_of(version for turn in self.turns.values() for version in self._versions(turn))
 
     def ask(self, turn_id: str, prompt: Message, route: Route = "auto") -> Turn:
         """A new turn; an id that is known already is an edited question, and all that came after it is forgotten."""
         if turn_id in self.turns:
-            self.messages = self.turns[turn_id].base
-            ids = list(self.turns)
-            for later in ids[ids.index(turn_id) :]:
-                del self.turns[later]
-        return self._add(Turn(turn_id, prompt, self.messages, self.messages, self._new_seed(), self.settings, route))
+            self._forget_from(turn_id)
+        before, made_from, carried, region = self.current, self.current, None, self.marked
+        if prompt.images:  # they are what this is about, whatever was marked before
+            made_from, region = version_id(turn_id, len(prompt.images) - 1, is_attached=True), None
+        elif self.carried is not None:
+            carried = self.carried
+            prompt = Message.of("user", carried, *prompt.parts)
+        self.carried = self.marked = None
+        return self._add(
+            Turn(
+                turn_id, prompt, self.messages, self.messages, self._new_seed(), self.settings, route,
+                made_from=made_from, before=before, region=region, carried=carried,
+            )
+        )  # fmt: skip
 
     def again(self, turn_id: str, new_id: str) -> Turn:
-        """The same question with the next seed. It takes the place of the last reply; an older question is asked anew.
+        """The same question with the next seed. The conversation goes on from its reply, at the question's own place.
 
         Raises:
             ValueError: no such turn in this conversation.
         """
-        if turn_id not in self.turns:
-            raise ValueError(FORGOTTEN)
-        old = self.turns[turn_id]
-        tries = [turn for turn in self.turns.values() if turn.prompt is old.prompt]
-        is_last = tries[-1] is list(self.turns.values())[-1]
-        base = old.base if is_last else self.messages
-        seed = (tries[-1].seed + old.settings.pictures) % (MAX_SEED + 1)
-        return self._add(replace(old, id=new_id, base=base, seed=seed, reply=None, is_again=True))
+        old = self._turn(turn_id)
+        how: How = "again" if old.how == "drawn" else old.how
+        return self._add(
+            replace(old, id=new_id, seed=self._next_seed(old), reply=None, is_again=True, before=self.current, how=how)
+        )
+
+    def refine(self, version: str, keep_scales: int, new_id: str) -> Turn:
+        """The first scales of a drawn picture are kept and the finer ones drawn anew.
+
+        Raises:
+            ValueError: no such picture, one that was not drawn here, or one that has not so many scales.
+        """
+        found = self.tree.find(version)
+        num_scales = scales_of(found.part)
+        if not num_scales:
+            raise ValueError(NOT_DRAWN)
+        if not 1 <= keep_scales < num_scales:
+            raise ValueError(f"Of {num_scales} scales 1 to {num_scales - 1} can be kept, not {keep_scales}.")
+        return self._from_scales(found, keep_scales, new_id, "refined", 1)
+
+    def vary(self, version: str, new_id: str) -> Turn:
+        """Several pictures that share the coarser half of a drawn picture's scales.
+
+        Raises:
+            ValueError: no such picture, or one that was not drawn here.
+        """
+        found = self.tree.find(version)
+        if scales_of(found.part) < 2:
+            raise ValueError(NOT_DRAWN)
+        return self._from_scales(found, scales_of(found.part) // 2, new_id, "variation", NUM_VARIATIONS)
+
+    def mark(self, version: str, region: Image.Image) -> None:
+        """The next question changes only this part (white) of this picture.
+
+        Raises:
+            ValueError: no such picture.
+        """
+        if version != self.current:
+            self.go_to(version)
+        self.marked = region
+
+    def unmark(self) -> None:
+        """The next question may change the whole picture again."""
+        self.marked = None
 
     def finish(self, turn: Turn, reply: Message | None) -> None:
         """Keeps question and reply; a turn that said nothing leaves no trace in what the model reads next."""
         turn.reply = reply
         if turn.is_again and (reply is None or not reply.images):
             return  # another try that was stopped does not cost the picture that is there
-        if reply is not None:
-            self.messages = (*turn.base, turn.prompt, reply)
+        if reply is None:
+            if turn.made_from == self.current:  # nothing is used up by a question that was not answered
+                self.carried, self.marked = turn.carried, turn.region
+            return
+        self.messages = (*turn.base, turn.prompt, reply)
+        seen = [index for index, part in enumerate(reply.images) if not part.settings.get("alternative", 0)]
+        if seen:
+            self.current = version_id(turn.id, seen[-1])
+        elif turn.prompt.images:
+            self.current = turn.made_from
 
     def choose(self, turn_id: str, index: int) -> Message:
-        """Of several pictures drawn for one wish, number `index` is from now on the one that the model sees.
+        """The conversation goes on from picture `index` of this turn's reply, whatever was said since; the reply then.
 
         Raises:
             ValueError: no such turn, or no such picture.
         """
-        old = self.turns[turn_id].reply if turn_id in self.turns else None
-        if old is None:
-            raise ValueError(FORGOTTEN)
-        chosen = choose_picture(old, index)
-        self.turns[turn_id].reply = chosen
-        self.messages = _exchanged(self.messages, old, chosen)
-        for turn in self.turns.values():
-            turn.base, turn.context = _exchanged(turn.base, old, chosen), _exchanged(turn.context, old, chosen)
-        return chosen
+        turn = self._turn(turn_id)
+        if turn.reply is None:
+            raise ValueError(UNKNOWN)
+        turn.reply = choose_picture(turn.reply, index)
+        self.messages = (*turn.base, turn.prompt, turn.reply)
+        self.current, self.carried, self.marked = version_id(turn_id, index), None, None
+        return turn.reply
+
+    def go_to(self, version: str) -> Version:
+        """The conversation goes on from this picture, as if nothing had been said since it came.
+
+        Raises:
+            ValueError: no such picture.
+        """
+        found = self.tree.find(version)
+        if found.how == "attached":
+            self.messages, self.carried = self._turn(found.turn).base, found.part
+            self.current, self.marked = version, None
+        else:
+            self.choose(found.turn, found.index)
+        return found
+
+    def undo(self) -> Version:
+        """Goes back to the picture that was the current one before the last was made.
+
+        Raises:
+            ValueError: there was none.
+        """
+        if self.current is None:
+            raise ValueError(NOTHING_AT_ALL)
+        if self.undone is None:
+            raise ValueError(NOTHING_BEFORE)
+        return self.go_to(self.undone)
+
+    @property
+    def undone(self) -> str | None:
+        """Id of the picture that `undo` goes back to."""
+        if self.current is None:
+            return None
+        tree = self.tree
+        now = tree.find(self.current)
+        earlier = [version.id for version in tree.versions[: tree.number(now.id) - 1]]
+        before = self._turn(now.turn).before
+        return before if before in earlier else now.parent
+
+    def _versions(self, turn: Turn) -> Iterator[Version]:
+        attached = () if turn.is_again or turn.carried else turn.prompt.images
+        for index, part in enumerate(attached):
+            yield Version(turn.id, index, part, None, "attached", turn.prompt.text)
+        for index, part in enumerate(turn.reply.images if turn.reply else ()):
+            yield Version(turn.id, index, part, turn.made_from, turn.how, turn.prompt.text)
+
+    def _from_scales(self, version: Version, keep_scales: int, new_id: str, how: How, count: int) -> Turn:
+        old = self._turn(version.turn)
+        return self._add(
+            replace(
+                old, id=new_id, seed=self._next_seed(old), settings=self.settings, reply=None, is_again=True, how=how,
+                given=version.part, keep_scales=keep_scales, num_pictures=count, made_from=version.id,
+                region=None, before=self.current,
+            )
+        )  # fmt: skip
+
+    def _forget_from(self, turn_id: str) -> None:
+        first = self.turns[turn_id]
+        self.messages, self.current, self.carried, self.marked = first.base, first.before, first.carried, first.region
+        ids = list(self.turns)
+        for later in ids[ids.index(turn_id) :]:
+            del self.turns[later]
+
+    def _turn(self, turn_id: str) -> Turn:
+        if turn_id not in self.turns:
+            raise ValueError(UNKNOWN)
+        return self.turns[turn_id]
+
+    def _next_seed(self, old: Turn) -> int:
+        """The first seed that no try of this question has used."""
+        last = [turn for turn in self.turns.values() if turn.prompt is old.prompt][-1]
+        return (last.seed + last.n) % (MAX_SEED + 1)
 
     def _add(self, turn: Turn) -> Turn:
         self.turns[turn.id] = turn
@@ -118,8 +280,9 @@ class Conversation:
         return secrets.randbelow(NEW_SEEDS) if self.settings.seed is None else self.settings.seed
 
 
-def _exchanged(messages: tuple[Message, ...], old: Message, new: Message) -> tuple[Message, ...]:
-    return tuple(new if message is old else message for message in messages)
+def scales_of(part: ImagePart) -> int:
+    """Of how many scales a picture was drawn; 0 if it was not drawn here."""
+    return 0 if part.tokens is None else part.tokens.layout.num_scales
 
 
 def without_oldest_picture(messages: tuple[Message, ...]) -> tuple[Message, ...] | None:

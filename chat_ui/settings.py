@@ -6,6 +6,7 @@ In: the panel's values by id, numbers as text or numbers. Out: `PageSettings`, o
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +36,8 @@ SLIDERS = (
     Slider("top_p", "Top-p of pictures", "Leaves out the unlikely; 1 = leaves out nothing.", 0.05, 1.0, 0.05),
     Slider("text_temperature", "Temperature of words", "How daring the words are; 0 = the likeliest.", 0.0, 1.5, 0.05),
     Slider("pictures", "Pictures per reply", "Drawn side by side, each with a seed of its own.", 1, 4, 1),
+    Slider("faithfulness", "Faithfulness of changes", "How closely a changed picture keeps to the one it is made from, "
+           "beyond what the model does by itself.", 0.0, 1.0, 0.05),
 )  # fmt: skip
 
 
@@ -46,6 +49,28 @@ ADAPTER_OFF, ADAPTER_ALL = "off", "all together"
 def adapter_choices(names: Sequence[str]) -> list[str]:
     """What the panel offers for these adapters, the one it begins with first."""
     return [*((ADAPTER_ALL,) if len(names) > 1 else ()), *names, ADAPTER_OFF]
+
+
+SIZE_LABEL = "Size"
+SIZE_TOOLTIP = "In pixels, width first. By itself a change keeps the shape of the picture that is changed."
+SIZE_AUTO = "by itself"
+
+
+def sizes_of(config: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """(height, width) of every size that a model draws, from its config.json; the default first."""
+    names = sorted(config.get("scale_schedules") or {}, key=lambda name: name != config.get("default_size"))
+    return [(int(height), int(width)) for height, _, width in (name.partition("x") for name in names)]
+
+
+def size_choices(sizes: Sequence[tuple[int, int]]) -> dict[str, tuple[int, int] | None]:
+    """What the panel offers for these sizes: "by itself", then "96 × 64 · wide" and so on; nothing to choose: empty."""
+    if len(sizes) < 2:
+        return {}
+    choices: dict[str, tuple[int, int] | None] = {SIZE_AUTO: None}
+    for height, width in sizes:
+        shape = "square" if height == width else "wide" if width > height else "tall"
+        choices[f"{width} × {height} · {shape}"] = (height, width)
+    return choices
 
 
 def plain(value: float | tuple[float, ...]) -> float:
@@ -63,6 +88,8 @@ class PageSettings:
     top_p: float = 1.0
     text_temperature: float = TextSampling().temperature
     pictures: int = 1
+    faithfulness: float = 0.0
+    size: tuple[int, int] | None = None  # (height, width)
     adapter: tuple[str, ...] | None = None  # None = all that were loaded
 
     @classmethod
@@ -84,7 +111,12 @@ class PageSettings:
         if "pictures" in numbers:
             numbers["pictures"] = round(numbers["pictures"])
         adapter = adapter_from(values["adapter"]) if "adapter" in values else self.adapter
-        return replace(self, seed=seed_from(values.get("seed")), adapter=adapter, **numbers)
+        size = size_from(values["size"]) if "size" in values else self.size
+        return replace(self, seed=seed_from(values.get("seed")), adapter=adapter, size=size, **numbers)
+
+    def changed_to(self, **fields: Any) -> PageSettings:
+        """The same with some fields changed, which nobody typed and so need no check."""
+        return replace(self, **fields)
 
     def request(self, messages: tuple[Message, ...], seed: int, route: Route = "auto") -> ChatRequest:
         """The next turn of a conversation that ends with a user message."""
@@ -95,6 +127,8 @@ class PageSettings:
             n=self.pictures,
             seed=seed,
             route=route,
+            size=self.size,
+            faithfulness=self.faithfulness,
             adapter=self.adapter,
         )
 
@@ -104,6 +138,20 @@ def adapter_from(value: object) -> tuple[str, ...] | None:
     if value == ADAPTER_ALL:
         return None
     return () if value == ADAPTER_OFF else (str(value),)
+
+
+def size_from(value: object) -> tuple[int, int] | None:
+    """(height, width) of one of `size_choices`, as a `ChatRequest` has it.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if value in (None, SIZE_AUTO):
+        return None
+    found = re.match(r"(\d+) × (\d+)", str(value))
+    if not found:
+        raise ValueError(f"The size must be one of the panel's, not “{value}”.")
+    return int(found[2]), int(found[1])
 
 
 def seed_from(value: object) -> int | None:

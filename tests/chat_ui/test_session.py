@@ -75,14 +75,14 @@ def test_again_that_is_stopped_does_not_cost_the_picture_that_is_there() -> None
     assert len(talk.messages[-1].images) == 1
 
 
-def test_again_of_an_older_question_is_asked_anew_at_the_end() -> None:
+def test_again_of_an_older_question_goes_on_from_that_questions_own_place() -> None:
     talk = Conversation()
     talk.finish(talk.ask("1", said("user", "draw")), said("assistant", drawn()))
     talk.finish(talk.ask("2", said("user", "how many?")), said("assistant", "one"))
     turn = talk.again("1", "3")
     assert len(turn.request.messages) == 1
-    talk.finish(turn, said("assistant", drawn()))
-    assert [message.text for message in talk.messages] == ["draw", "", "how many?", "one", "draw", ""]
+    talk.finish(turn, said("assistant", "another", drawn()))
+    assert [message.text for message in talk.messages] == ["draw", "another"]
 
 
 def test_a_turn_that_failed_leaves_no_trace_in_the_next_request() -> None:

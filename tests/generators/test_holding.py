@@ -38,6 +38,10 @@ def draw(generator, context, sampling=WARM, seeds=(0, 1), layout=SQUARE, codec=C
     return last.tokens
 
 
+def leaning(source: ImageTokens, *amounts: float) -> Faithful:
+    return Faithful(source, CODEC.latents(source), torch.tensor(amounts))
+
+
 def cells(share: float, seed: int = 1) -> tuple[torch.Tensor, ...]:
     rng = torch.Generator().manual_seed(seed)
     return tuple(torch.rand(2, h, w, generator=rng) < share for h, w in SQUARE.scales)
@@ -73,9 +77,9 @@ def test_a_row_that_keeps_nothing_does_not_notice_the_rows_that_do(generator, co
 
 
 def test_faithfulness_zero_changes_no_bit_in_no_row(generator, context) -> None:
-    plain, source = draw(generator, context), CODEC.latents(random_tokens(seed=6))
-    assert draw(generator, context, faithful=Faithful(source, torch.zeros(2))) == plain
-    mixed = draw(generator, context, faithful=Faithful(source, torch.tensor([0.0, 0.9])))
+    plain, source = draw(generator, context), random_tokens(seed=6)
+    assert draw(generator, context, faithful=leaning(source, 0.0, 0.0)) == plain
+    mixed = draw(generator, context, faithful=leaning(source, 0.0, 0.9))
     assert mixed.select([0]) == plain.select([0]) and mixed.select([1]) != plain.select([1])
 
 
@@ -83,18 +87,24 @@ def test_faithfulness_one_gives_the_bits_of_the_source_whatever_the_network_says
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1
     with torch.no_grad():
         source, tokens = CODEC.unrounded(pixels, SQUARE), CODEC.encode(pixels, SQUARE)
-    drawn = draw(generator, context, faithful=Faithful(source, torch.ones(2)))
-    agreement = (drawn.flat() == tokens.flat()).float().mean()
-    assert float(agreement) > 0.995, "all but rests so near zero that the order of sums decides"
+    assert draw(generator, context, faithful=Faithful(tokens, source, torch.ones(2))) == tokens
+    drawn_before = random_tokens(seed=6)  # whose sum alone would be quantised to other bits
+    assert draw(generator, context, faithful=leaning(drawn_before, 1.0, 1.0)) == drawn_before
+
+
+def test_a_picture_that_has_left_its_source_is_led_back_to_what_is_left_of_it(generator, context) -> None:
+    source, other = random_tokens(seed=6), random_tokens(seed=7)
+    first = tuple(torch.ones(2, h, w, dtype=torch.bool) for h, w in SQUARE.scales[:2])
+    drawn = draw(generator, context, kept=Kept(other, first), faithful=leaning(source, 1.0, 1.0))
+    assert torch.equal(drawn.grids[2], CODEC.rest(CODEC.latents(source), SQUARE, other.grids[:2]) > 0)
 
 
 def test_more_faithfulness_is_nearer_to_the_source(generator, context) -> None:
-    source = CODEC.latents(random_tokens(seed=6))
-    errors = []
+    source, errors = random_tokens(seed=6), []
     for amount in (0.0, 0.2, 0.5, 1.0):
-        drawn = draw(generator, context, GREEDY, faithful=Faithful(source, torch.full((2,), amount)))
-        errors.append(float((CODEC.latents(drawn) - source).abs().mean()))
-    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.5 * errors[0]
+        drawn = draw(generator, context, GREEDY, faithful=leaning(source, amount, amount))
+        errors.append(float((CODEC.latents(drawn) - CODEC.latents(source)).abs().mean()))
+    assert errors == sorted(errors, reverse=True) and errors[0] > 0.1 and errors[-1] == 0
 
 
 def test_the_published_form_without_any_source_memory_can_be_held_too() -> None:
@@ -105,15 +115,14 @@ def test_the_published_form_without_any_source_memory_can_be_held_too() -> None:
     context = ImageContext((memory, Branch(None)))
     with torch.no_grad():
         tokens = codec.encode(pixels, layout)
-        faithful = Faithful(codec.unrounded(pixels, layout), torch.tensor([1.0, 0.0]))
+        faithful = Faithful(tokens, codec.unrounded(pixels, layout), torch.tensor([1.0, 0.0]))
         first = Kept(tokens, tuple(torch.stack((torch.zeros(h, w), torch.ones(h, w))).bool() for h, w in layout.scales))
         held = draw(model.generator, context, layout=layout, codec=codec, faithful=faithful, kept=first)
-    assert float((held.select([0]).flat() == tokens.select([0]).flat()).float().mean()) > 0.995
-    assert held.select([1]) == tokens.select([1])
+    assert held == tokens
 
 
 def test_what_cannot_be_held_is_refused(generator, context) -> None:
-    tokens, source = random_tokens(seed=5), CODEC.latents(random_tokens(seed=5))
+    tokens = random_tokens(seed=5)
     with pytest.raises(ValueError, match="2 scales are kept of tokens with 1"):
         Kept(tokens.prefix(1), cells(0.5)[:2])
     with pytest.raises(ValueError, match="do not fit a grid"):
@@ -121,4 +130,4 @@ def test_what_cannot_be_held_is_refused(generator, context) -> None:
     with pytest.raises(ValueError, match="layout and the number of images"):
         draw(generator, context, kept=Kept(tokens.select([0]), tuple(mask[:1] for mask in cells(0.5))))
     with pytest.raises(ValueError, match="between 0 and 1"):
-        Faithful(source, torch.tensor([0.0, 1.5]))
+        leaning(tokens, 0.0, 1.5)

@@ -99,18 +99,19 @@ def _as_drawn(
 
 def together(holds: Sequence[Hold], layout: ImageLayout, model: VARGPT) -> tuple[Kept | None, Faithful | None]:
     """The holds of all images of a batch, as the generator takes them; None where no image needs them."""
-    device, bits = model.device, model.image_tokenizer.num_bits
-    kept = faithful = None
-    if any(one.tokens is not None and any(bool(cells.any()) for cells in one.cells) for one in holds):
-        grids, cells = [], []
-        for k, (h, w) in enumerate(layout.scales):
-            nothing = torch.zeros(1, h, w, bits, dtype=torch.bool, device=device)
-            grids.append(torch.cat([nothing if one.tokens is None else one.tokens.grids[k] for one in holds]))
-            cells.append(torch.cat([one.cells[k].to(device) if one.cells else nothing[..., 0] for one in holds]))
-        kept = Kept(ImageTokens(layout, tuple(grids)), tuple(cells))
-    latents = [one.latents for one in holds if one.latents is not None]
-    if latents:
-        without = torch.zeros_like(latents[0])
-        amounts = torch.tensor([one.faithfulness for one in holds], device=device)
-        faithful = Faithful(torch.cat([without if one.latents is None else one.latents for one in holds]), amounts)
-    return kept, faithful
+    held = [one for one in holds if one.tokens is not None]
+    if not held:
+        return None, None
+    grids, cells = [], []
+    for k, (h, w) in enumerate(layout.scales):
+        nothing = torch.zeros(1, h, w, model.image_tokenizer.num_bits, dtype=torch.bool, device=model.device)
+        grids.append(torch.cat([nothing if one.tokens is None else one.tokens.grids[k] for one in holds]))
+        cells.append(torch.cat([one.cells[k].to(model.device) if one.cells else nothing[..., 0] for one in holds]))
+    tokens = ImageTokens(layout, tuple(grids))
+    kept = Kept(tokens, tuple(cells)) if any(bool(scale.any()) for scale in cells) else None
+    latents = [one.latents for one in held if one.latents is not None]
+    if not latents:
+        return kept, None
+    without = torch.zeros_like(latents[0])
+    sources = torch.cat([without if one.latents is None else one.latents for one in holds])
+    return kept, Faithful(tokens, sources, torch.tensor([one.faithfulness for one in holds], device=model.device))

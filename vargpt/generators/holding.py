@@ -56,11 +56,12 @@ class Kept:
 class Faithful:
     """A leaning of each image towards the bits that would best rebuild its source after what was drawn so far.
 
-    `amounts` lie in [0, 1]: 0 changes nothing, not even a rounding; 1 leaves no other choice than those bits. Between
-    them, a clear bit of the source weighs `GAIN * amount / (1 - amount)` nats.
+    `amounts` lie in [0, 1]: 0 changes nothing, not even a rounding; 1 leaves no choice but the source's own bits.
+    Between them, a clear bit of the source weighs `GAIN * amount / (1 - amount)` nats.
     """
 
-    latents: Float[Tensor, "N _h _w d"]  # of the sources, of this or another size; anything where the amount is 0
+    tokens: ImageTokens  # of the sources, in the layout that is drawn; anything where the amount is 0
+    latents: Float[Tensor, "N _h _w d"]  # of the sources: unrounded, or the codes of `tokens` summed
     amounts: Float[Tensor, " N"]
 
     def __post_init__(self) -> None:
@@ -73,11 +74,16 @@ class Faithful:
     ) -> Float[Tensor, "N l d"]:
         """What is added to the log-odds of every bit of the scale after `grids`, in nats.
 
-        Bits whose rest is near zero are told weakly, as in `SourceCopy`: their signs turn with the slightest change.
+        As long as an image is its source, bit for bit, the best bits are the source's; then, the signs of what is left
+        of it. Bits whose rest is near zero are told weakly, as in `SourceCopy`: the slightest change turns them.
         """
-        rest = rearrange(codec.rest(self.latents, layout, grids), "N h w d -> N (h w) d")
-        usual = rest.abs().mean(-1, keepdim=True).clamp(min=1e-6)
-        amounts = self.amounts.to(rest)[:, None, None]
-        weight = GAIN * amounts / (1 - amounts).clamp(min=1e-6)
-        only = torch.where(rest > 0, CERTAIN, -CERTAIN)
-        return torch.where(amounts < 1, weight * (2 * rest / usual).clamp(-1, 1), only)
+        rest_Nhwd = codec.rest(self.latents, layout, grids)
+        same = torch.ones(len(rest_Nhwd), dtype=torch.bool, device=rest_Nhwd.device)
+        for drawn_Nhwd, source_Nhwd in zip(grids, self.tokens.grids, strict=False):
+            same = same & (drawn_Nhwd == source_Nhwd).flatten(1).all(1)
+        best_Nhwd = torch.where(same[:, None, None, None], self.tokens.grids[len(grids)], rest_Nhwd > 0)
+        usual = rest_Nhwd.abs().mean(-1, keepdim=True).clamp(min=1e-6)
+        amounts = self.amounts.to(rest_Nhwd)[:, None, None, None]
+        weight = GAIN * amounts / (1 - amounts).clamp(min=1e-6) * (2 * rest_Nhwd.abs() / usual).clamp(max=1)
+        weight = torch.where(amounts < 1, weight, CERTAIN)
+        return rearrange(torch.where(best_Nhwd, weight, -weight), "N h w d -> N (h w) d")

@@ -43,7 +43,7 @@ async def answer(talk: Conversation, turn: Turn, gallery: Gallery, scheduler: Sc
     except asyncio.CancelledError:  # the Stop button
         view = stop(view)
         await shown.show(view)
-    except (ValueError, RuntimeError, OSError, MemoryError) as error:
+    except Exception as error:  # whatever it was, the visitor is told and the page lives on
         view = stop(view, None)
         await shown.show(view)
         await cl.ErrorMessage(explanation(error)).send()

@@ -169,8 +169,11 @@ async def open_region(action: cl.Action) -> None:
 
 
 @cl.action_callback("mark_region")
-async def mark_region(action: cl.Action) -> None:
-    """The next message changes only what was marked; the sheet sends it, or leaves that to the visitor ("later")."""
+async def mark_region(action: cl.Action) -> bool:
+    """The next message changes only what was marked; the sheet sends it, or leaves that to the visitor ("later").
+
+    Tells the sheet whether it was marked.
+    """
     version = action.payload["version"]
 
     def mark() -> Version:
@@ -178,8 +181,10 @@ async def mark_region(action: cl.Action) -> None:
         conversation().mark(version, region_of(action.payload["mask"], found.part.image.size))
         return found
 
-    if await change(mark) and action.payload.get("later"):
+    is_marked = await change(mark)
+    if is_marked and action.payload.get("later"):
         await cl.context.emitter.send_toast("Your next message changes only the part that you marked.", "success")
+    return is_marked
 
 
 @cl.action_callback("unmark")

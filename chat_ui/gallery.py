@@ -13,7 +13,7 @@ from typing import Any
 import chainlit as cl
 
 from chat_ui.page import Reply
-from chat_ui.render import data_url, rechosen, shown_copy, shown_size, tree_props
+from chat_ui.render import data_url, shown_copy, shown_size, tree_props
 from chat_ui.session import Conversation, Turn
 
 
@@ -38,11 +38,9 @@ class Gallery:
             talk: the conversation.
             below: id of the message that the row moves below; None = where it is, or below the last reply.
         """
-        for turn_id, shown in self.replies.items():
-            turn = talk.turns.get(turn_id)
-            if turn and turn.reply and roles(turn.reply.images) != shown_roles(shown):
-                await shown.show(rechosen(shown.view, turn.reply))
-            await shown.mark(talk.current)
+        self.replies = {turn_id: shown for turn_id, shown in self.replies.items() if turn_id in talk.turns}
+        for shown in self.replies.values():
+            await shown.settle(talk.current)
         self._row_below = below or self._below_all
         if self._row_below is None or not is_worth_a_row(talk):
             return
@@ -79,11 +77,3 @@ def is_worth_a_row(talk: Conversation) -> bool:
     versions = talk.tree.versions
     is_attached = any(version.how == "attached" for version in versions)
     return len(versions) > 1 or is_attached or talk.marked is not None
-
-
-def roles(pictures: tuple) -> list[int]:
-    return [part.settings.get("alternative", 0) for part in pictures]
-
-
-def shown_roles(shown: Reply) -> list[int]:
-    return roles(tuple(card.part for bubble in shown.view.bubbles for card in bubble.cards if card.part))

@@ -19,7 +19,9 @@ def explanation(error: BaseException) -> str:
         return TOO_BUSY
     if isinstance(error, FileNotFoundError):
         return f"The model could not be loaded: {error}"
-    return f"This could not be answered: {error}"
+    if isinstance(error, ValueError | OSError | RuntimeError):
+        return f"This could not be answered: {error}"
+    return f"Something went wrong that should not have ({type(error).__name__}: {error}). Ask once more."
 
 
 def waiting(is_loaded: bool, position: int) -> str:

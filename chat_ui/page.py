@@ -8,7 +8,7 @@ import time
 import chainlit as cl
 from PIL import Image
 
-from chat_ui.render import Bubble, Card, View, cards, props
+from chat_ui.render import Bubble, Card, View, cards, props, rechosen
 from chat_ui.session import Turn
 from chat_ui.versions import version_id
 
@@ -61,18 +61,21 @@ class Reply:
                     await self._draw(message, card, len(cards(view)))
         self._shown = view
 
-    async def mark(self, current: str | None) -> None:
-        """Shows which picture the next change starts from, if that is one of this turn's."""
-        past, self._current = self._current, current
+    async def settle(self, current: str | None) -> None:
+        """Brings the finished cards up to date after the conversation went on elsewhere, or from another of them.
+
+        Args:
+            current: id of the picture that the next change starts from.
+        """
+        old, self._current, past = self._shown, current, self._current
+        if self._turn.reply and len(self._turn.reply.images) == sum(card.part is not None for card in cards(old)):
+            self._shown = rechosen(old, self._turn.reply)
+        was = {card.index: card.part for card in cards(old)}
         for index, bubble in enumerate(self._shown.bubbles):
             for card in bubble.cards:
-                ours = version_id(self._turn.id, card.index)
-                if card.part and past != current and ours in (past, current):
-                    await self._draw(self._messages[index], card, len(cards(self._shown)))
-
-    @property
-    def view(self) -> View:
-        return self._shown
+                is_touched = version_id(self._turn.id, card.index) in {past, current} and past != current
+                if card.part and (is_touched or card.part is not was[card.index]):
+                    await self._draw(self._messages[index], card, len(was))
 
     @property
     def last_message_id(self) -> str | None:

@@ -62,10 +62,15 @@ class Turn:
     @property
     def request(self) -> ChatRequest:
         asked = self.settings.request((*self.context, self.prompt), self.seed, self.route)
-        size = asked.size if self.given is None else (self.given.image.height, self.given.image.width)
+        keeps_its_size = self.given is not None or self.region is not None
         return replace(
-            asked, n=self.n, size=size, given=self.given, keep_scales=self.keep_scales, region=self.region
-        )  # fmt: skip
+            asked,
+            n=self.n,
+            size=None if keeps_its_size else asked.size,
+            given=self.given,
+            keep_scales=self.keep_scales,
+            region=self.region,
+        )
 
     def set_aside_a_picture(self) -> bool:
         """Drops the oldest picture of the context; False when there is none left."""

@@ -12,6 +12,7 @@ from tests.chat_ui.visitor import FLAGS, Page, Visitor, served
 
 # Many large scales, so that there is time to press Stop.
 SLOW_TO_DRAW = {"384x384": [[1, 1], [2, 2], [4, 4], [8, 8], *[[48, 48]] * 8]}
+FEW = 6  # tokens
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +36,7 @@ def tiny_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("tiny-page")
     model = tiny_model(scale_schedules=SLOW_TO_DRAW, default_size="384x384")
     save(model, tiny_processor(), folder / "model")
-    for page in served(folder, str(folder / "model")):
+    for page in served(folder, str(folder / "model"), max_tokens=FEW):
         yield page.address
 
 
@@ -49,7 +50,7 @@ def quick_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp("quick-page")
     save(tiny_model(), tiny_processor(), folder / "model")
     adapter = make_adapter(folder / "robot", "robot", 1, base_hash=model_hash(folder / "model"))
-    yield from served(folder, str(folder / "model"), [adapter])
+    yield from served(folder, str(folder / "model"), [adapter], max_tokens=FEW)
 
 
 @pytest.fixture(scope="session")

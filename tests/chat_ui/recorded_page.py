@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,21 @@ def summary(request: ChatRequest) -> dict[str, Any]:
     }
 
 
-def record(file: Path) -> None:
-    """From now on every request that is queued is written to `file`."""
+def record(file: Path, max_tokens: int) -> None:
+    """From now on every request that is queued is written to `file`, and answered in `max_tokens` tokens of words."""
 
     def recording(self: Scheduler, request: ChatRequest, *more: Any, **named: Any) -> Ticket:
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(summary(request)) + "\n")
+        if max_tokens:
+            short = replace(request.text_sampling, max_new_tokens=max_tokens)
+            request = replace(request, text_sampling=short)
         return submit(self, request, *more, **named)
 
     Scheduler.submit = recording  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
-    port, model, options, file = sys.argv[1:]
-    record(Path(file))
+    port, model, options, file, max_tokens = sys.argv[1:]
+    record(Path(file), int(max_tokens))
     run(port=int(port), headless=True, model=model or None, options=json.loads(options) or None)

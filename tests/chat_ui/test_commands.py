@@ -112,9 +112,9 @@ def test_sizes_come_from_the_model_the_default_first_and_one_size_is_no_choice()
 # Marked parts
 
 
-def sent(draw, side: int = 512, mode: str = "RGBA") -> str:
+def sent(draw, height: int = 512, mode: str = "RGBA") -> str:
     """What the browser sends after `draw` on a canvas."""
-    canvas = Image.new(mode, (side, side))
+    canvas = Image.new(mode, (512, height))
     draw(ImageDraw.Draw(canvas))
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG")
@@ -151,6 +151,7 @@ def test_what_goes_wrong_is_told_with_what_to_do() -> None:
     assert explanation(QueueFullError("64 requests are waiting already")) == TOO_BUSY
     assert "could not be loaded: no such folder" in explanation(FileNotFoundError("no such folder"))
     assert explanation(ValueError("too long")) == "This could not be answered: too long"
+    assert "IndexError: out of range" in explanation(IndexError("out of range"))
 
 
 def test_who_waits_is_told_how_many_come_before() -> None:

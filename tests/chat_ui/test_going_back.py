@@ -134,11 +134,11 @@ def test_choosing_an_alternative_of_an_older_reply_goes_on_from_it() -> None:
 
 
 def test_refining_keeps_scales_of_exactly_this_picture_and_takes_a_new_seed() -> None:
-    talk = Conversation(settings=PageSettings(seed=3, pictures=2))
+    talk = Conversation(settings=PageSettings(seed=3, pictures=2, size=(32, 32)))
     asked(talk, "1", "draw a fox", reply=(drawn(0), drawn(1)))
     request = talk.refine("1/1", 2, "2").request
     assert request.given is talk.tree.find("1/1").part
-    assert (request.keep_scales, request.n, request.seed, request.size) == (2, 1, 5, (32, 48))
+    assert (request.keep_scales, request.n, request.seed, request.size) == (2, 1, 5, None)  # None: as it is
     assert [message.text for message in request.messages] == ["draw a fox"]
     talk.finish(talk.turns["2"], said("assistant", drawn()))
     assert (talk.tree.find("2/0").parent, talk.tree.find("2/0").how) == ("1/1", "refined")
@@ -172,12 +172,14 @@ def test_variations_share_the_coarser_half_and_none_repeats_a_seed() -> None:
 
 def test_a_marked_part_is_for_the_next_question_only_and_for_the_picture_it_was_marked_on() -> None:
     talk = story()
+    talk.settings = PageSettings(size=(32, 32))
     talk.mark("1/0", MASK)
     turn = talk.ask("5", said("user", "make it blue"))
-    assert turn.request.region is MASK and turn.made_from == "1/0"
+    assert (turn.request.region, turn.request.size, turn.made_from) == (MASK, None, "1/0")
     assert turn.request.messages[-2].images[-1] is talk.tree.find("1/0").part
     talk.finish(turn, said("assistant", drawn()))
-    assert talk.ask("6", said("user", "and red")).request.region is None
+    later = talk.ask("6", said("user", "and red")).request
+    assert (later.region, later.size) == (None, (32, 32))
 
 
 def test_a_marked_part_is_dropped_by_going_elsewhere_by_a_new_attachment_and_on_demand() -> None:

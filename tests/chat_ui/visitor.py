@@ -54,7 +54,7 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def served(folder: Path, model: str, adapters: Sequence[Path] = ()) -> Iterator[Page]:
+def served(folder: Path, model: str, adapters: Sequence[Path] = (), max_tokens: int = 0) -> Iterator[Page]:
     """The page with this model, started in `folder`, where it must leave nothing behind."""
     start, port, requests = folder / "started-here", free_port(), folder / "requests.jsonl"
     start.mkdir()
@@ -62,7 +62,16 @@ def served(folder: Path, model: str, adapters: Sequence[Path] = ()) -> Iterator[
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("CHAINLIT_", "VARGPT_"))}
     environment |= {"XDG_CACHE_HOME": str(folder / "cache"), "HOME": str(folder), "PYTHONPATH": str(ROOT)}
     options = json.dumps({"adapters": [str(path) for path in adapters]} if adapters else {})
-    command = [sys.executable, "-m", "tests.chat_ui.recorded_page", str(port), model, options, str(requests)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.chat_ui.recorded_page",
+        str(port),
+        model,
+        options,
+        str(requests),
+        str(max_tokens),
+    ]
     with open(folder / "log.txt", "w") as log:
         server = subprocess.Popen(command, cwd=start, env=environment, stdout=log, stderr=log)
     try:

@@ -90,8 +90,8 @@ const send = (later) => async (event) => {
   if (!later && !words) return node.querySelector("input").focus();
   const mask = node.querySelector("canvas").toDataURL("image/png");
   node.close();
-  await callAction({ name: "mark_region", payload: { version, mask, later } });
-  if (!later) sendUserMessage(words, "Edit");
+  const { response: isMarked } = await callAction({ name: "mark_region", payload: { version, mask, later } });
+  if (isMarked && !later) sendUserMessage(words, "Edit");
   return undefined;
 };
 

@@ -20,7 +20,6 @@ from vargpt.serving.uploads import Uploads
 from vargpt.types import ChatRequest, ImagePart, ImageSampling, Message, Part, Role, Route, TextPart, TextSampling
 
 VARIATION = "Draw this picture again."  # what stands beside a picture that is to be varied
-VARIATION_SCALES = 4  # of a picture that are kept in its variations: where things are, not what they look like
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
@@ -199,9 +198,12 @@ def variation_message(source: ImagePart) -> Message:
     return Message("user", (source, TextPart(VARIATION)))
 
 
-def varied(request: ChatRequest, body: VariationBody, source: ImagePart) -> ChatRequest:
-    """The demand for pictures as variations of one: its coarse scales are kept, the finer ones are drawn anew."""
-    keep = VARIATION_SCALES if body.keep_scales is None else body.keep_scales
+def varied(request: ChatRequest, body: VariationBody, source: ImagePart, num_scales: int) -> ChatRequest:
+    """The demand for pictures as variations of one: its coarse scales are kept, the finer ones are drawn anew.
+
+    Half of the model's scales, if nothing else is asked: where things are, and not what they look like.
+    """
+    keep = num_scales // 2 if body.keep_scales is None else body.keep_scales
     return replace(request, faithfulness=body.faithfulness or 0.0, **kept(keep, [source]))
 
 

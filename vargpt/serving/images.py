@@ -60,7 +60,7 @@ async def vary(request: Request) -> Response:
         body = form_fields(form, VariationBody)
         (source,) = await pictures(form, service, most=1)
     job = await Job.of(request, body, variation_message(source), "a variation")
-    return await job.changed(varied(job.order, body, source)).answer(request, "image_edit")
+    return await job.changed(varied(job.order, body, source, service.num_scales)).answer(request, "image_edit")
 
 
 @router.get(FILES + "{name}")

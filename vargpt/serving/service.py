@@ -19,7 +19,7 @@ from vargpt.chat.album import software
 from vargpt.chat.pictures import png_with_metadata
 from vargpt.chat.requests import seen_messages
 from vargpt.chat.scheduler import Scheduler, Ticket
-from vargpt.loading import OUTLINE, default_sampling, resolve_model
+from vargpt.loading import OUTLINE, default_sampling, model_config, resolve_model
 from vargpt.serving.conversion import check_size
 from vargpt.serving.errors import NO_RETRY, ApiError, as_api_error, invalid, refused
 from vargpt.serving.gallery import Gallery
@@ -119,6 +119,13 @@ class Service:
         if engine is not None:
             return engine.image_sampling()
         return default_sampling(resolve_model(self.settings.model, OUTLINE))
+
+    @property
+    def num_scales(self) -> int:
+        """Of a picture of the default size."""
+        engine = self.scheduler.engine
+        config = model_config(resolve_model(self.settings.model, OUTLINE)) if engine is None else engine.model.config
+        return config.layout().num_scales
 
     @property
     def fingerprint(self) -> str | None:

@@ -21,9 +21,11 @@ from typing import Any
 from vargpt.serving.plugins import Plugins, announcements
 from vargpt.serving.settings import ServeSettings
 
+logger = logging.getLogger(__name__)
+
 APP = "vargpt"
 NAMESPACE = "vargpt"
-GIVE_UP = 3  # times that a replica may fail to start before a deployment counts as failed
+GIVE_UP = 3  # times that Ray, or a replica, may fail to start
 RETRY_SECONDS = 5  # what a client is told whom no replica has room for
 
 
@@ -136,24 +138,42 @@ def connect(settings: ServeSettings, cluster: ClusterSettings) -> None:
     Raises:
         ImportError: Ray is not installed.
         ConnectionError: there is no cluster at the address.
+        RuntimeError: Ray does not start here.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when Ray starts: it would report home
     ray, serve = library()
     if cluster.address is not None:
         ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False)
     else:
-        count = cluster.most + cluster.spare
-        ray.init(
-            num_cpus=math.ceil(cluster.cpus * count),
-            num_gpus=math.ceil(cluster.gpus * count),
-            object_store_memory=cluster.object_store_bytes,
-            include_dashboard=False,
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
+        start(ray, cluster)
     options = {"host": settings.host, "port": settings.port, "request_timeout_s": settings.limits.seconds + 30}
     serve.start(http_options=options, logging_config={"enable_access_log": False, "log_level": "WARNING"})
+
+
+def start(ray: Any, cluster: ClusterSettings) -> None:
+    """Starts Ray on this machine with what the replicas need and no more.
+
+    Raises:
+        RuntimeError: it does not start.
+    """
+    count = cluster.most + cluster.spare
+    for attempt in range(1, GIVE_UP + 1):
+        try:
+            ray.init(
+                num_cpus=math.ceil(cluster.cpus * count),
+                num_gpus=math.ceil(cluster.gpus * count),
+                object_store_memory=cluster.object_store_bytes,
+                include_dashboard=False,
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+            return
+        except Exception as error:  # Ray raises no narrower one where a busy machine takes longer than its 30 seconds
+            ray.shutdown()
+            if "timed out" not in str(error) or attempt == GIVE_UP:
+                raise RuntimeError(f"Ray does not start on this machine: {error}") from error
+            logger.warning("Ray did not start in time; once more (%d of %d)", attempt + 1, GIVE_UP)
 
 
 def deploy(settings: ServeSettings, cluster: ClusterSettings) -> str:

@@ -139,5 +139,11 @@ def test_nothing_outside_the_declared_dependencies_is_imported_when_the_library_
     declared |= {"pil", "huggingface_hub", *PACKAGES, *sys.stdlib_module_names}  # pillow; a part of transformers
     used = {name.split(".")[0] for path in SOURCES if path.is_relative_to(ROOT / "vargpt")
             for name, at_import in imports(path) if at_import}  # fmt: skip
-    serving = {"fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"}  # the serving room is reached through its own command
+    serving = {
+        "fastapi",
+        "prometheus_client",
+        "pydantic",
+        "starlette",
+        "uvicorn",
+    }  # the serving room is reached through its own command
     assert {name for name in used if name.lower() not in declared} <= serving

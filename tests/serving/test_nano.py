@@ -52,10 +52,10 @@ def test_an_uploaded_picture_is_described(client: openai.OpenAI) -> None:
 
 
 def test_an_edit_says_what_the_picture_will_show_and_changes_it(client: openai.OpenAI) -> None:
-    before = drawn(client)
-    reply = client.images.edit(image=png(before), prompt="Make the fox blue", extra_body={"seed": 7})
+    before = drawn(client, "Draw three red balloons over a house")
+    reply = client.images.edit(image=png(before), prompt="Make the balloons blue", extra_body={"seed": 7})
     after = picture_of(reply.data[0].b64_json).convert("RGB")
-    assert "blue" in reply.data[0].revised_prompt and after.size == (64, 64)
+    assert "blue balloons" in reply.data[0].revised_prompt and after.size == (64, 64)
     assert np.abs(np.asarray(after, float) - np.asarray(before, float)).mean() > 1
 
 

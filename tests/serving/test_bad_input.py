@@ -49,15 +49,21 @@ def client() -> Iterator[TestClient]:
     scheduler.close()
 
 
-def checked(client: TestClient, response: Any, *statuses: int) -> Any:
-    """The status is one of those allowed, an error has OpenAI's form, and the next request is answered."""
+@pytest.fixture(autouse=True)
+def still_answers(client: TestClient) -> Iterator[None]:
+    """Whatever a test has sent, the next request is answered."""
+    yield
+    after = client.post(CHAT, json={"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2})
+    assert after.status_code == 200, after.text
+
+
+def checked(response: Any, *statuses: int) -> Any:
+    """The status is one of those allowed, and an error has OpenAI's form."""
     assert response.status_code in statuses, (response.status_code, response.text[:300])
     if response.status_code != 200:
         error = response.json()["error"]
         assert set(error) == {"message", "type", "param", "code"}
         assert isinstance(error["message"], str) and error["message"] and "Traceback" not in error["message"]
-    after = client.post(CHAT, json={"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2})
-    assert after.status_code == 200, after.text
     return response
 
 
@@ -86,22 +92,22 @@ def everywhere(client: TestClient, data: bytes) -> Iterator[Any]:
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
 def test_broken_pictures_are_refused_at_every_door(client: TestClient, data: bytes) -> None:
     for response in everywhere(client, data):
-        checked(client, response, 400)
+        checked(response, 400)
 
 
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
 def test_pictures_made_to_fill_the_memory_do_no_harm(client: TestClient, make: Any) -> None:
     data = make()
     for response in everywhere(client, data):
-        checked(client, response, 400, 413, *([200] if b"zTXt" in data[:4000] else []))
+        checked(response, 400, 413, *([200] if b"zTXt" in data[:4000] else []))
 
 
 @pytest.mark.parametrize("data", FINE.values(), ids=FINE)
 def test_odd_pictures_are_seen_and_changed(client: TestClient, data: bytes) -> None:
     chat, edit, vary, _ = everywhere(client, data)
-    checked(client, chat, 200)
+    checked(chat, 200)
     for response in (edit, vary):
-        assert base64.b64decode(checked(client, response, 200).json()["data"][0]["b64_json"])[1:4] == b"PNG"
+        assert base64.b64decode(checked(response, 200).json()["data"][0]["b64_json"])[1:4] == b"PNG"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +124,7 @@ def test_odd_pictures_are_seen_and_changed(client: TestClient, data: bytes) -> N
 )  # fmt: skip
 def test_addresses_that_are_no_pictures_are_refused(client: TestClient, url: Any) -> None:
     body = json.dumps(with_picture(url)).encode()  # the client's own encoder refuses lone surrogates
-    checked(client, client.post(CHAT, content=body, headers={"content-type": "application/json"}), 400)
+    checked(client.post(CHAT, content=body, headers={"content-type": "application/json"}), 400)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
@@ -132,10 +138,10 @@ def test_hostile_words_are_only_words(client: TestClient, prompt: str) -> None:
         (DRAW, {"prompt": prompt, "stream": True, "partial_images": 2}),
         (CHAT, conversation("hello", user=prompt, model=prompt)),
     ):
-        checked(client, client.post(path, content=json.dumps(body).encode(), headers=headers), 200, 400, 404)
+        checked(client.post(path, content=json.dumps(body).encode(), headers=headers), 200, 400, 404)
     words = prompt.encode("utf-8", "surrogatepass")
     response = client.post(EDIT, data={"prompt": words}, files={"image": file})  # type: ignore[dict-item]
-    checked(client, response, 200, 400)
+    checked(response, 200, 400)
 
 
 def test_control_tokens_in_words_open_no_turns_and_no_pictures(client: TestClient) -> None:
@@ -176,16 +182,16 @@ def test_control_tokens_in_words_open_no_turns_and_no_pictures(client: TestClien
 @pytest.mark.parametrize("path", [CHAT, DRAW, EDIT])
 def test_bodies_that_say_nothing_sensible_are_refused(client: TestClient, path: str, body: bytes) -> None:
     response = client.post(path, content=body, headers={"content-type": "application/json"})
-    checked(client, response, 400, 415, 422)
+    checked(response, 400, 415, 422)
 
 
 def test_bodies_beyond_the_limit_are_refused_even_without_a_length(client: TestClient) -> None:
     large = json.dumps(conversation("x" * 2**23)).encode()
-    checked(client, client.post(CHAT, content=large, headers={"content-type": "application/json"}), 413)
+    checked(client.post(CHAT, content=large, headers={"content-type": "application/json"}), 413)
     pieces = (large[start : start + 65536] for start in range(0, len(large), 65536))
-    checked(client, client.post(CHAT, content=pieces, headers={"content-type": "application/json"}), 413)
+    checked(client.post(CHAT, content=pieces, headers={"content-type": "application/json"}), 413)
     file = {"image": ("picture.png", bytes(2**23), "image/png")}
-    checked(client, client.post(EDIT, data={"prompt": "x"}, files=file), 413)
+    checked(client.post(EDIT, data={"prompt": "x"}, files=file), 413)
 
 
 @pytest.mark.parametrize(
@@ -203,12 +209,12 @@ def test_bodies_beyond_the_limit_are_refused_even_without_a_length(client: TestC
 )
 def test_forms_that_are_none_are_refused(client: TestClient, content: bytes, kind: str) -> None:
     for path in (EDIT, VARY):
-        checked(client, client.post(path, content=content, headers={"content-type": kind}), 400, 413, 415, 422)
+        checked(client.post(path, content=content, headers={"content-type": kind}), 400, 413, 415, 422)
 
 
 def test_addresses_and_methods_that_are_not_there_say_so_in_the_same_form(client: TestClient) -> None:
     for method, path in (("GET", CHAT), ("DELETE", DRAW), ("POST", "/v1/models"), ("GET", "/v1/nothing")):
-        checked(client, client.request(method, path), 404, 405)
+        checked(client.request(method, path), 404, 405)
     for name in ("..%2f..%2fetc%2fpasswd", "%00", "%ff", "a" * 5000, "no-such-picture"):
-        checked(client, client.get(f"/v1/images/files/{name}"), 404)
-        checked(client, client.get(f"/v1/models/{name}"), 404)
+        checked(client.get(f"/v1/images/files/{name}"), 404)
+        checked(client.get(f"/v1/models/{name}"), 404)

@@ -95,6 +95,7 @@ def test_broken_pictures_are_refused_at_every_door(client: TestClient, data: byt
         checked(response, 400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
 def test_pictures_made_to_fill_the_memory_do_no_harm(client: TestClient, make: Any) -> None:
     data = make()

@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
-.PHONY: help chat test browser check format nano clean
+.PHONY: help chat test browser live check format nano clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -27,6 +27,9 @@ test: $(VENV)/.installed-dev ## Install what the tests need and run the default 
 
 browser: $(VENV)/.installed-dev ## Run the tests that drive the chat page in a real Chromium
 	$(BIN)/python -m pytest -m browser $(ARGS)
+
+live: $(VENV)/.installed-dev ## Run the tests that load and kill real servers, replicas and databases
+	$(BIN)/python -m pytest -m slow tests/serving tests/chat_ui $(ARGS)
 
 check: $(VENV)/.installed-dev ## Format, lint, types and docstrings; changes nothing
 	$(BIN)/ruff format --check .

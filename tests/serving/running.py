@@ -25,7 +25,7 @@ from vargpt.serving.service import Service
 from vargpt.serving.settings import ServeSettings
 from vargpt.types import ChatRequest
 
-PATIENCE = 120.0  # seconds; machines may be busy
+PATIENCE = 300.0  # seconds; machines may be busy
 
 
 class Watched(Scheduler):

@@ -64,11 +64,14 @@ def test_the_command_serves_until_it_is_interrupted() -> None:
     environment = os.environ | {KEYS_VARIABLE: "secret"}
     command = [sys.executable, "-m", "vargpt.cli", "serve", "--port", "0", "--name", "small"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        line = process.stdout.readline()
-        url = re.fullmatch(r"small answers at (http://127\.0\.0\.1:\d+)/v1\n", line)[1]
-        eventually(lambda: httpx2.get(f"{url}/health", timeout=PATIENCE).json()["status"] == "ready")
-        assert httpx2.get(f"{url}/v1/models", timeout=PATIENCE).status_code == 401
-        process.send_signal(signal.SIGINT)
-        process.wait(PATIENCE)
+        try:
+            line = process.stdout.readline()
+            url = re.fullmatch(r"small answers at (http://127\.0\.0\.1:\d+)/v1\n", line)[1]
+            eventually(lambda: httpx2.get(f"{url}/health", timeout=PATIENCE).json()["status"] == "ready")
+            assert httpx2.get(f"{url}/v1/models", timeout=PATIENCE).status_code == 401
+            process.send_signal(signal.SIGINT)
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
     with pytest.raises(OSError), socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=5):
         pass

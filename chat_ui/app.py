@@ -13,6 +13,7 @@ import chainlit as cl
 from chainlit.input_widget import Select, TextInput
 from chainlit.input_widget import Slider as SliderInput
 
+from chat_ui import memory
 from chat_ui.page import Reply
 from chat_ui.render import View, advance, rechosen, reply, stop
 from chat_ui.session import Conversation, Turn, question
@@ -57,6 +58,7 @@ def load() -> Engine:
 worker = Worker(load)
 cl.on_app_startup(worker.warm_up)
 cl.on_app_shutdown(worker.close)
+memory.install()
 
 
 @cl.set_chat_profiles
@@ -95,6 +97,16 @@ async def start() -> None:
     cl.context.session.chat_started = False
 
 
+@cl.on_chat_resume
+async def resume(thread: dict) -> None:
+    talk = await memory.recall(thread)
+    if talk is not None:
+        cl.user_session.set("conversation", talk)
+        cl.user_session.set("replies", {})
+        cl.user_session.set("one_turn", asyncio.Lock())
+    await start()
+
+
 @cl.on_settings_update
 async def change_settings(values: dict) -> None:
     try:
@@ -108,6 +120,7 @@ async def ask(message: cl.Message) -> None:
     try:
         files = [(element.name, Path(element.path).read_bytes()) for element in message.elements if element.path]
         prompt = question(message.content, files)
+        prompt = memory.with_earlier_pictures(conversation(), message.id, prompt)
     except (ValueError, OSError) as error:
         await cl.ErrorMessage(str(error)).send()
         return
@@ -140,6 +153,7 @@ async def choose(action: cl.Action) -> None:
         return
     if shown:
         await shown.show(rechosen(shown.view, message))
+    await memory.chosen(conversation(), turn_id, action.payload["index"], message, is_shown=shown is not None)
 
 
 @cl.on_stop
@@ -188,6 +202,7 @@ async def answer(turn: Turn) -> None:
     replies()[turn.id] = shown
     talk.cancel = cancel = threading.Event()
     try:
+        await memory.remember(talk)
         if not worker.is_loaded:
             await shown.status("The model is being loaded …")
         elif worker.num_waiting:
@@ -217,6 +232,7 @@ async def answer(turn: Turn) -> None:
         talk.cancel = None
         talk.finish(turn, reply(view))
         await shown.close()
+        await memory.remember(talk)
     await say_how_it_went(view, set_aside)
 
 

@@ -7,6 +7,7 @@ import time
 
 import chainlit as cl
 
+from chat_ui import memory
 from chat_ui.render import Bubble, Card, View, cards, props
 from chat_ui.session import Turn
 
@@ -85,3 +86,5 @@ class Reply:
         self._drawn_at[card.index] = time.monotonic()
         # Not element.send(): that writes the props to a file each time, and a preview is not worth one.
         await cl.context.emitter.send_element(element.to_dict())
+        if card.state != "drawing":
+            await memory.keep(element)

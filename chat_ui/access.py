@@ -17,7 +17,7 @@ import chainlit as cl
 from chainlit.auth import decode_jwt, get_current_user, get_token_from_cookies
 from chainlit.config import config
 from chainlit.data import get_data_layer
-from fastapi import Depends
+from fastapi import Depends, FastAPI
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from jwt import InvalidTokenError
@@ -111,10 +111,14 @@ async def picture(
     return FileResponse(path, media_type=media_type, headers=headers)
 
 
-def install(listens_on: str, users_file: Path | None) -> None:
-    """Puts logins and pictures into Chainlit's application; to be called once, before it serves."""
-    from chainlit.server import app
+def install(app: FastAPI, listens_on: str, users_file: Path | None) -> None:
+    """Puts logins and pictures into Chainlit's application; to be called once, before it serves.
 
+    Args:
+        app: the application, with Chainlit's routes.
+        listens_on: host name or address.
+        users_file: who may log in; None = everybody, without a password.
+    """
     users = None if users_file is None else Users(users_file)
     guesses = asyncio.Semaphore(2)  # each takes a core and 32 MiB
 

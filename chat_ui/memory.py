@@ -38,7 +38,9 @@ def install() -> None:
     address = database_address(folder, os.environ.get("DATABASE_URL"))
     cl.data_layer(lambda: Store(address, folder))
     users = os.environ.get("VARGPT_USERS")
-    access.install(os.environ.get("CHAINLIT_HOST", "127.0.0.1"), Path(users) if users else None)
+    from chainlit.server import app
+
+    access.install(app, os.environ.get("CHAINLIT_HOST", "127.0.0.1"), Path(users) if users else None)
 
 
 def store() -> Store:

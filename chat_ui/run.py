@@ -33,6 +33,24 @@ WORDS = {  # where Chainlit's own words do not fit
     ("chat", "input", "placeholder"): "Ask for a picture, about a picture, or for a change",
     ("chat", "watermark"): "A small model: it makes mistakes.",
     ("chat", "settings", "title"): "How to draw and speak",
+    ("auth", "login", "title"): "Log in",
+    ("auth", "login", "form", "email", "label"): "Name",
+    ("auth", "login", "form", "email", "required"): "Enter your name",
+    ("auth", "login", "form", "email", "placeholder"): "",
+    ("auth", "login", "form", "password", "required"): "Enter your password",
+    ("auth", "login", "form", "actions", "signin"): "Log in",
+    ("auth", "login", "errors", "credentialsSignin"): "Name and password do not belong together.",
+    ("threadHistory", "sidebar", "empty"): "No conversations yet",
+    ("threadHistory", "sidebar", "title"): "Conversations",
+    ("threadHistory", "thread", "actions", "delete", "description"): (
+        "This deletes what was said, its pictures and your votes on them. It cannot be undone."
+    ),
+    ("threadHistory", "thread", "actions", "rename", "title"): "Rename conversation",
+    ("threadHistory", "thread", "actions", "rename", "description"): "How this conversation is listed",
+    ("threadHistory", "thread", "actions", "rename", "success"): "Renamed",
+    ("threadHistory", "thread", "actions", "rename", "inProgress"): "Renaming",
+    ("chat", "messages", "feedback", "positive"): "Better than others",
+    ("chat", "messages", "feedback", "negative"): "Worse than others",
 }
 FOREIGN_LINK = re.compile(r"<link\b[^>]*\bhref=\"https?://[^>]*>\s*")
 

@@ -23,15 +23,16 @@ from chat_ui.data_folder import write_whole
 
 COST, BLOCK, PARALLEL = 2**15, 8, 1  # 32 MiB and some 0.1 s for every guess
 MEMORY = 2**26
+NOBODY = f"scrypt${COST}${BLOCK}${PARALLEL}${'00' * 16}${'00' * 64}"  # no password's; what comes of it is as slow
 NAME = re.compile(r"[\w.@+-]{1,64}")
 SHORTEST = 8  # characters of a password
 
 
-def hashed(password: str, salt: bytes | None = None, cost: int = COST) -> str:
-    """ "scrypt$COST$BLOCK$PARALLEL$SALT$HASH" of a password, with a new salt unless one is given."""
-    salt = secrets.token_bytes(16) if salt is None else salt
-    found = hashlib.scrypt(password.encode("utf-8"), salt=salt, n=cost, r=BLOCK, p=PARALLEL, maxmem=MEMORY)
-    return "$".join(("scrypt", str(cost), str(BLOCK), str(PARALLEL), salt.hex(), found.hex()))
+def hashed(password: str) -> str:
+    """ "scrypt$COST$BLOCK$PARALLEL$SALT$HASH" of a password, with a new salt."""
+    salt = secrets.token_bytes(16)
+    found = hashlib.scrypt(password.encode("utf-8"), salt=salt, n=COST, r=BLOCK, p=PARALLEL, maxmem=MEMORY)
+    return "$".join(("scrypt", str(COST), str(BLOCK), str(PARALLEL), salt.hex(), found.hex()))
 
 
 def matches(password: str, stored: str) -> bool:
@@ -42,9 +43,6 @@ def matches(password: str, stored: str) -> bool:
         salt=bytes.fromhex(salt), n=int(cost), r=int(block), p=int(parallel), maxmem=MEMORY,
     )  # fmt: skip
     return hmac.compare_digest(found.hex(), expected)
-
-
-NOBODY = hashed("", bytes(16), 2**14)  # compared with when there is no such user, so that the answer is as slow
 
 
 class Users:

@@ -32,7 +32,7 @@ from chat_ui.users import Users
 LOCAL, GUEST, OPEN = "local", "guest-", "open"
 A_YEAR = 365 * 24 * 3600
 AFTER_A_WRONG_PASSWORD = 1.0  # seconds
-NOT_FOR_LOGINS = "/ws/"  # Chainlit knows who is at the other end of a socket, and checks it
+SOCKET = "/ws/socket.io"  # Chainlit knows who is at its other end, and checks it
 
 
 def is_this_machine(host: str | None) -> bool:
@@ -74,7 +74,7 @@ class Gate:
         if name is None:
             headers = [pair for pair in scope["headers"] if pair[0] not in (b"cookie", b"authorization")]
             scope = dict(scope, headers=headers)
-        was = asking.set(None if NOT_FOR_LOGINS in scope["path"] else name)
+        was = asking.set(None if SOCKET in scope["path"] else name)
         try:
             await self.app(scope, receive, send)
         finally:

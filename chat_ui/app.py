@@ -202,7 +202,7 @@ async def answer(turn: Turn) -> None:
     replies()[turn.id] = shown
     talk.cancel = cancel = threading.Event()
     try:
-        await memory.remember(talk)
+        await memory.remember(talk, is_running=True)
         if not worker.is_loaded:
             await shown.status("The model is being loaded …")
         elif worker.num_waiting:

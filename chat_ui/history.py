@@ -5,6 +5,7 @@ In: a `Conversation`, or any other of our dataclasses. Out: one folder per conve
     conversation.json     objects by number, each written once: what was one message is one message again
     DIGEST.png            pixels
     DIGEST.safetensors    image tokens, one tensor per scale
+    unfinished            there while a turn is running, and after a crash
 
 Pictures are named by what they hold, so saving again writes only what is new. `conversation.json` is replaced last and
 as a whole: a process that is killed leaves the conversation as it was after the last turn that was saved.
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 1  # grows when older programs could not read the files any more
 FILE = "conversation.json"
 DAMAGED = "conversation.damaged.json"
+UNFINISHED = "unfinished"
 LOST_PICTURE = TextPart("(a picture that was lost)")
 
 
@@ -52,10 +54,11 @@ def savable() -> dict[str, type]:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A conversation that was read back, and how many of its pictures were lost."""
+    """A conversation that was read back, how many of its pictures were lost, and whether its last turn was."""
 
     conversation: Conversation
     num_lost: int = 0
+    is_unfinished: bool = False
 
 
 class Conversations:
@@ -68,10 +71,10 @@ class Conversations:
     def folder(self, thread_id: str) -> Path:
         return self.root / thread_id
 
-    async def save(self, thread_id: str, conversation: Conversation) -> None:
-        """Writes what is new; returns when a crash could no longer undo it."""
+    async def save(self, thread_id: str, conversation: Conversation, is_running: bool = False) -> None:
+        """Writes what is new; returns when a crash could no longer undo it. `is_running`: a turn has begun."""
         async with self._saving.setdefault(thread_id, asyncio.Lock()):
-            await asyncio.to_thread(write_document, conversation, self.folder(thread_id))
+            await asyncio.to_thread(write_document, conversation, self.folder(thread_id), is_running)
 
     async def load(self, thread_id: str) -> Loaded | None:
         """The conversation, or None if none was ever saved.
@@ -90,9 +93,14 @@ class Conversations:
         await asyncio.to_thread(shutil.rmtree, self.folder(thread_id), ignore_errors=True)
 
 
-def write_document(conversation: Conversation, folder: Path) -> None:
+def write_document(conversation: Conversation, folder: Path, is_running: bool = False) -> None:
+    """See `Conversations.save`."""
     data = json.dumps(encode(conversation, folder), ensure_ascii=False)
     write_whole(folder / FILE, data.encode("utf-8"))
+    if is_running:
+        (folder / UNFINISHED).touch()
+    else:
+        (folder / UNFINISHED).unlink(missing_ok=True)
 
 
 def read_document(folder: Path) -> Loaded | None:
@@ -110,7 +118,7 @@ def read_document(folder: Path) -> Loaded | None:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         os.replace(path, folder / DAMAGED)
         raise ValueError(f"its file was damaged ({error}) and has been kept as {folder / DAMAGED}") from error
-    return Loaded(conversation, reader.num_lost)
+    return Loaded(conversation, reader.num_lost, (folder / UNFINISHED).exists())
 
 
 # -- values to JSON ----------------------------------------------------------------------------------------------------

@@ -49,14 +49,14 @@ def store() -> Store:
     return found
 
 
-async def remember(conversation: Conversation) -> None:
-    """Saves what the model has been told; to be called when a turn begins and however it ends."""
+async def remember(conversation: Conversation, is_running: bool = False) -> None:
+    """Saves what the model has been told; to be called when a turn begins (`is_running`) and however it ends."""
     thread_id = cl.context.session.thread_id
     _open[thread_id] = conversation
     if store().is_deleted(thread_id):
         return
     try:
-        await store().conversations.save(thread_id, conversation)
+        await store().conversations.save(thread_id, conversation, is_running)
     except OSError as error:
         logger.error("a conversation could not be saved: %s", error)
         await cl.context.emitter.send_toast(f"This conversation could not be saved: {error}", "error")
@@ -83,16 +83,19 @@ async def recall(thread: ThreadDict) -> Conversation | None:
         return None
     if loaded is None:
         return None
+    if loaded.is_unfinished:
+        await tell(thread, LOST_REPLY)
     if loaded.num_lost:
         pictures = "A picture of" if loaded.num_lost == 1 else f"{loaded.num_lost} pictures of"
         await tell(thread, f"{pictures} this conversation cannot be read any more; all else is here.")
+    if loaded.is_unfinished or loaded.num_lost:
         await store().conversations.save(thread_id, loaded.conversation)
     _open[thread_id] = loaded.conversation
     return loaded.conversation
 
 
 async def drop_unwritten(thread: ThreadDict) -> None:
-    """Takes out replies that a crash left without a word or picture, and says so below a question without any."""
+    """Takes out replies that a crash left without a word or picture."""
     shown = {element["forId"] for element in thread["elements"] or ()}
     empty = [
         step for step in thread["steps"]
@@ -101,8 +104,6 @@ async def drop_unwritten(thread: ThreadDict) -> None:
     for step in empty:
         thread["steps"].remove(step)
         await store().delete_step(step["id"])
-    if thread["steps"] and thread["steps"][-1]["type"] == "user_message":
-        await tell(thread, LOST_REPLY)
 
 
 async def tell(thread: ThreadDict, words: str) -> None:
@@ -123,7 +124,7 @@ async def chosen(conversation: Conversation, turn_id: str, index: int, message: 
     `is_shown` says that the page shows it already; cards from before a restart are changed here.
     """
     thread_id = cl.context.session.thread_id
-    await remember(conversation)
+    await remember(conversation, conversation.is_busy)
     ballot = ballot_of(conversation.turns[turn_id], index)
     if ballot is not None:
         await store().add_choice(thread_id, turn_id, ballot)

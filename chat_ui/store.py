@@ -207,8 +207,9 @@ class Store(SQLAlchemyDataLayer):
     @in_order
     async def delete_step(self, step_id: str) -> None:
         """Removes a message and the pictures below it."""
-        for row in await self.rows('SELECT "id", "threadId" FROM elements WHERE "forId" = :id', id=step_id):
+        for row in await self.rows('SELECT "threadId" FROM steps WHERE "id" = :id', id=step_id):
             check_owner(await self.get_thread_author(row["threadId"]))
+        for row in await self.rows('SELECT "id", "threadId" FROM elements WHERE "forId" = :id', id=step_id):
             await asyncio.to_thread(self.pictures.delete_element, row["threadId"], row["id"])
         for statement in ('feedbacks WHERE "forId"', 'elements WHERE "forId"', 'steps WHERE "id"'):
             await self.execute_sql(f"DELETE FROM {statement} = :id", {"id": step_id})

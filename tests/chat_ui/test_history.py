@@ -81,6 +81,13 @@ def test_saving_again_writes_only_what_is_new(tmp_path) -> None:
     assert read_document(tmp_path).conversation.messages[-1].text == "yes"
 
 
+def test_a_turn_that_was_begun_and_not_saved_again_was_lost(tmp_path) -> None:
+    write_document(a_talk(), tmp_path, is_running=True)
+    assert read_document(tmp_path).is_unfinished
+    write_document(a_talk(), tmp_path)
+    assert not read_document(tmp_path).is_unfinished
+
+
 def test_a_damaged_file_is_put_aside_and_told_of(tmp_path) -> None:
     write_document(a_talk(), tmp_path)
     whole = (tmp_path / FILE).read_bytes()

@@ -29,8 +29,8 @@ run(port=int(sys.argv[1]), headless=True, model=sys.argv[2], data=Path(sys.argv[
 """
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 LIMIT = 300_000  # milliseconds; nothing takes that long, but a loaded machine may
-# Many large scales, so that there is time to kill the page while it draws.
-SLOW_TO_DRAW = {"384x384": [[1, 1], [2, 2], [4, 4], [8, 8], *[[48, 48]] * 8]}
+# Many scales, each of which is shown for a moment, so that there is time to kill the page while it draws.
+SLOW_TO_DRAW = {"128x128": [[1, 1], [2, 2], [4, 4], [8, 8], *[[16, 16]] * 12]}
 DRAWN = "[...document.querySelectorAll('.picture[data-state=done] .picture-paper img')].filter(i => i.naturalWidth)"
 
 
@@ -86,7 +86,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from vargpt.testing import tiny_model, tiny_processor
 
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    save(tiny_model(scale_schedules=SLOW_TO_DRAW, default_size="384x384"), tiny_processor(), folder)
+    save(tiny_model(scale_schedules=SLOW_TO_DRAW, default_size="128x128"), tiny_processor(), folder)
     return folder
 
 

@@ -138,4 +138,4 @@ def install(app: FastAPI, listens_on: str, users_file: Path | None) -> None:
     else:
         cl.password_auth_callback(with_password)
     app.add_middleware(Gate, users=users)
-    app.router.routes.insert(0, APIRoute(f"{ADDRESS}/{{thread_id}}/{{name}}", picture, methods=["GET"]))
+    app.router.routes.insert(0, APIRoute(f"{ADDRESS}/{{thread_id}}/{{name:path}}", picture, methods=["GET"]))

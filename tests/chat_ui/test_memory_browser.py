@@ -30,7 +30,7 @@ run(port=int(sys.argv[1]), headless=True, model=sys.argv[2], data=Path(sys.argv[
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 LIMIT = 300_000  # milliseconds; nothing takes that long, but a loaded machine may
 # Many scales, each of which is shown for a moment, so that there is time to kill the page while it draws.
-SLOW_TO_DRAW = {"128x128": [[1, 1], [2, 2], [4, 4], [8, 8], *[[16, 16]] * 12]}
+SLOW_TO_DRAW = {"128x128": [[1, 1], [2, 2], [4, 4], [8, 8], *[[16, 16]] * 10]}
 DRAWN = "[...document.querySelectorAll('.picture[data-state=done] .picture-paper img')].filter(i => i.naturalWidth)"
 
 

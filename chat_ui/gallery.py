@@ -39,9 +39,11 @@ class Gallery:
         elements = thread["elements"] or []
         pictures = sorted(filter(is_card, elements), key=lambda element: element["props"]["index"])
         others = [element for element in elements if not is_card(element)]
+        for props in (element["props"] for element in pictures):
+            props["current"] = props.get("version", "") == talk.current
         for turn in talk.turns.values():
             cards = [element for element in pictures if element["props"]["turn"] == turn.id]
-            mark(cards, talk, turn)
+            tell_roles(cards, turn)
             if cards and turn.id not in self.replies:
                 kept = kept_of(thread, cards)
                 self.replies[turn.id] = Reply.from_history(turn, kept, talk.current, source_of(talk, turn))
@@ -106,13 +108,12 @@ def source_of(talk: Conversation, turn: Turn) -> Image.Image | None:
     return next((version.part.image for version in talk.tree.versions if version.id == turn.made_from), None)
 
 
-def mark(cards: Sequence[ElementDict], talk: Conversation, turn: Turn) -> None:
-    """Lets kept cards of one reply say of themselves what the conversation says now."""
+def tell_roles(cards: Sequence[ElementDict], turn: Turn) -> None:
+    """Lets the kept cards of one reply say which of them is chosen now."""
     parts = turn.reply.images if turn.reply else ()
     for props in (card["props"] for card in cards):
         if "version" in props and props["index"] < len(parts):
-            is_current = props["version"] == talk.current
-            props |= {"role": role(parts[props["index"]], len(cards)), "current": is_current}
+            props["role"] = role(parts[props["index"]], len(cards))
 
 
 def kept_of(thread: ThreadDict, cards: Sequence[ElementDict]) -> list[tuple[cl.Message, list[cl.CustomElement]]]:

@@ -51,13 +51,16 @@ def store() -> Store:
 
 
 async def remember(conversation: Conversation, is_running: bool = False) -> None:
-    """Saves what the model has been told; to be called when a turn begins (`is_running`) and however it ends."""
+    """Saves what the model has been told.
+
+    To be called when a turn begins (`is_running`) and however it ends, and after every change without a turn.
+    """
     thread_id = cl.context.session.thread_id
     _open[thread_id] = conversation
     if store().is_deleted(thread_id):
         return
     try:
-        await store().conversations.save(thread_id, conversation, is_running)
+        await store().conversations.save(thread_id, conversation, is_running or conversation.is_busy)
     except OSError as error:
         logger.error("a conversation could not be saved: %s", error)
         await cl.context.emitter.send_toast(f"This conversation could not be saved: {error}", "error")

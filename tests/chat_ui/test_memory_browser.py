@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,16 +15,14 @@ import pytest
 
 from chat_ui.history import read_document
 from chat_ui.users import change
+from tests.chat_ui.visitor import LIMIT, clean_environment, free_port, wait_for_health
 
 pytestmark = pytest.mark.browser
-ROOT = Path(__file__).parents[2]
 START = """
 import sys; from pathlib import Path; from chat_ui.run import run
 users = Path(sys.argv[4]) if sys.argv[4] else None
 run(port=int(sys.argv[1]), headless=True, model=sys.argv[2], data=Path(sys.argv[3]), users=users)
 """
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-LIMIT = 300_000  # milliseconds; nothing takes that long, but a loaded machine may
 # Many scales, each of which is shown for a moment, so that there is time to kill the page while it draws.
 SLOW_TO_DRAW = {"128x128": [[1, 1], [2, 2], [4, 4], [8, 8], *[[16, 16]] * 10]}
 DRAWN = "[...document.querySelectorAll('.picture[data-state=done] .picture-paper img')].filter(i => i.naturalWidth)"
@@ -38,8 +32,7 @@ class Page:
     """The page as a process that can be killed and started again with the same data."""
 
     def __init__(self, folder: Path, model: Path, users: Path | None = None) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.folder, self.data = folder, folder / "data"
         self._command = [sys.executable, "-c", START, str(self.port), str(model), str(self.data), str(users or "")]
         self._server: subprocess.Popen | None = None
@@ -50,19 +43,11 @@ class Page:
 
     def start(self) -> None:
         """Returns when it answers."""
-        ours = ("CHAINLIT_", "VARGPT_", "DATABASE_URL")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        environment |= {"XDG_CACHE_HOME": str(self.folder / "cache"), "HOME": str(self.folder), "PYTHONPATH": str(ROOT)}
         with open(self.folder / "log.txt", "a") as log:
-            self._server = subprocess.Popen(self._command, cwd=self.folder, env=environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + LIMIT / 1000
-        while time.monotonic() < deadline and self._server.poll() is None:
-            try:
-                urllib.request.urlopen(f"{self.address}/health", timeout=5).close()
-                return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.3)
-        pytest.fail(f"the page did not start:\n{(self.folder / 'log.txt').read_text()}")
+            self._server = subprocess.Popen(
+                self._command, cwd=self.folder, env=clean_environment(self.folder), stdout=log, stderr=log
+            )
+        wait_for_health(f"{self.address}/health", self._server, self.folder / "log.txt")
 
     def kill(self) -> None:
         """As `kill -9` does: no goodbye, nothing tidied up."""
@@ -88,18 +73,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "model"
     save(tiny_model(scale_schedules=SLOW_TO_DRAW, default_size="128x128"), tiny_processor(), folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.fail("there is no Chromium; install it or name it: CHROMIUM=/path/to/chromium")
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=executable, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 class Visitor:
@@ -187,15 +160,74 @@ def test_a_kill_while_drawing_costs_the_unfinished_turn_and_nothing_else(browser
     again.sees_pictures(2)
     again.page.locator(".picture-again").first.click()  # also what was drawn before can be drawn again
     again.sees_pictures(3)
-    wait_until(lambda: len(read_document(folder).conversation.messages) == 6)
+    wait_until(lambda: len(read_document(folder).conversation.tree.versions) == 3)
     talk = read_document(folder).conversation
-    assert [message.text for message in talk.messages[::2]] == ["draw a fox", "draw a dog", "draw a fox"]
-    assert talk.messages[1].images[0].tokens == before.messages[1].images[0].tokens
-    assert talk.messages[5].images[0].seed == before.messages[1].images[0].seed + 1
+    assert [turn.prompt.text for turn in talk.turns.values()] == [
+        "draw a fox",
+        "draw a cat",
+        "draw a dog",
+        "draw a fox",
+    ]
+    fox, dog, again_fox = talk.tree.versions
+    assert fox.part.tokens == before.messages[1].images[0].tokens and dog.parent == fox.id
+    assert again_fox.part.seed == fox.part.seed + 1 and talk.current == again_fox.id
 
     vote_and_delete(again, page, folder)
     again.context.close()
     ada.context.close()
+
+
+def test_versions_live_through_a_restart_and_the_first_is_changed_with_its_own_bits(
+    browser, model, pages, tmp_path
+) -> None:
+    page = Page(tmp_path, model)
+    pages.append(page)
+    page.start()
+    ada = Visitor(browser, page)
+    ada.come_in()
+    ada.draw("draw a fox")
+    ada.sees_pictures(1)
+    ada.draw("make it sepia")
+    ada.sees_pictures(2)
+    ada.page.wait_for_selector(".version[aria-current=true]:has-text('2')")
+    [folder] = page.conversations
+    wait_until(lambda: len(read_document(folder).conversation.tree.versions) == 2)
+    before = read_document(folder).conversation.tree
+    page.kill()
+
+    page.start()
+    again = Visitor(browser, page)
+    again.come_in()
+    again.opens("draw a fox")
+    again.sees_pictures(2)
+    again.page.wait_for_selector(".version[aria-current=true]:has-text('2')")
+    assert again.page.locator(".version").count() == 2 and again.page.locator(".versions").count() == 1
+    again.photograph("resumed")
+    again.page.locator(".picture-edit").click()  # of the first; the other one is where the conversation goes on
+    again.page.wait_for_selector(".version[aria-current=true]:has-text('1')")
+    again.page.wait_for_function("document.querySelectorAll('figure.picture[data-current]').length === 1")
+    wait_until(lambda: read_document(folder).conversation.current == before.versions[0].id)
+    again.draw("add a ball")
+    again.sees_pictures(3)
+    again.page.wait_for_selector(".version[aria-current=true]:has-text('3')")
+    again.page.locator(".picture-refine-open").first.click()
+    again.page.click(".picture-refine button")
+    again.sees_pictures(4)
+    again.page.wait_for_selector(".version[aria-current=true]:has-text('4')")
+    again.photograph("resumed-and-gone-on")
+    wait_until(lambda: len(read_document(folder).conversation.tree.versions) == 4)
+    talk = read_document(folder).conversation
+    fox, sepia, ball, refined = talk.tree.versions
+    assert [version.part.tokens for version in (fox, sepia)] == [version.part.tokens for version in before.versions]
+    assert (sepia.parent, ball.parent, refined.parent, refined.how) == (fox.id, fox.id, fox.id, "refined")
+    assert talk.turns[ball.turn].context[1].images[0].tokens == fox.part.tokens
+    kept = talk.turns[refined.turn].keep_scales
+    assert kept and all(
+        mine.equal(its)
+        for mine, its in zip(refined.part.tokens.grids[:kept], fox.part.tokens.grids[:kept], strict=True)
+    )
+    for visitor in (ada, again):
+        visitor.context.close()
 
 
 def vote_and_delete(visitor: Visitor, page: Page, folder: Path) -> None:
@@ -205,7 +237,7 @@ def vote_and_delete(visitor: Visitor, page: Page, folder: Path) -> None:
     visitor.page.wait_for_selector(".positive-feedback-on")
     wait_until(lambda: page.rows("SELECT kind, value FROM votes") == [("thumb", 1)])
     shown = page.data / "pictures" / folder.name
-    assert len(list(shown.iterdir())) == 6 and len(list(folder.glob("*.safetensors"))) == 3
+    assert len(list(shown.iterdir())) == 7 and len(list(folder.glob("*.safetensors"))) == 3
     visitor.page.hover(f"#thread-{folder.name}")
     visitor.page.click(f"#thread-{folder.name} #thread-options")
     visitor.page.click("#delete-thread")
@@ -270,7 +302,7 @@ def test_passwords_let_in_and_keep_conversations_apart(browser, model, pages, tm
 def set_two_pictures(visitor: Visitor) -> None:
     page = visitor.page
     page.click("#chat-settings-open-modal")
-    page.locator("[role=slider]").last.focus()
+    page.locator("#pictures [role=slider]").focus()
     page.keyboard.press("ArrowRight")
     page.click("#confirm")
     page.wait_for_selector("#confirm", state="detached")

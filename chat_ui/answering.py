@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 
 import chainlit as cl
 
+from chat_ui import memory
 from chat_ui.gallery import Gallery
 from chat_ui.notices import explanation, set_aside, waiting
 from chat_ui.page import Reply
@@ -26,6 +27,7 @@ async def answer(talk: Conversation, turn: Turn, gallery: Gallery, scheduler: Sc
     shown, view, num_set_aside = gallery.begin(talk, turn), View(), 0
     ticket = None
     try:
+        await memory.remember(talk, is_running=True)
         while True:
             try:
                 view = View()
@@ -53,6 +55,7 @@ async def answer(talk: Conversation, turn: Turn, gallery: Gallery, scheduler: Sc
         talk.running = None
         talk.finish(turn, reply(view))
         await shown.close()
+        await memory.remember(talk)
     await gallery.refresh(talk, below=shown.last_message_id)
     notes = [note for note in (set_aside(num_set_aside), view.note) if note]
     if notes:

@@ -1,6 +1,6 @@
 """Chainlit's hooks, and nothing else: each hands over to the file that does the work.
 
-`answering.py` runs a turn, `gallery.py` and `page.py` show it, `session.py` remembers it.
+`answering.py` runs a turn, `gallery.py` and `page.py` show it, `session.py` knows what was said, `memory.py` keeps it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import chainlit as cl
+from chainlit.types import ThreadDict
 
+from chat_ui import memory
 from chat_ui.answering import answer
 from chat_ui.commands import Command, buttons, check, help_text, parse, version_number
-from chat_ui.gallery import Gallery
 from chat_ui.panel import show_panel
-from chat_ui.profiles import Profile, adapter_line, profile_named, profiles, switched
+from chat_ui.profiles import Profile, adapter_line, profile_named, profile_of, profiles, switched
 from chat_ui.region import region_of
 from chat_ui.session import Conversation, Turn, question
 from chat_ui.settings import PageSettings, sizes_of
 from chat_ui.versions import Version
+from chat_ui.visit import begin, conversation, gallery, one_turn
 from vargpt.adapters import read_card
 from vargpt.chat.engine import ChatEngine
 from vargpt.chat.scheduler import Scheduler
@@ -57,6 +59,7 @@ def load() -> ChatEngine:
 scheduler = Scheduler(load)
 cl.on_app_startup(scheduler.warm_up)
 cl.on_app_shutdown(scheduler.close)
+memory.install()
 
 
 @cl.set_chat_profiles
@@ -77,12 +80,25 @@ def shown_profile(profile: Profile) -> cl.ChatProfile:
 @cl.on_chat_start
 async def start() -> None:
     if conversation() is None:
-        settings = PageSettings.of(default_sampling(MODEL))
-        profile = profile_named(PROFILES, cl.user_session.get("chat_profile"))
-        begin(Conversation(settings=settings.changed_to(adapter=profile.adapter)))
+        begin(new_conversation())
     await show_controls()
     # A connection that breaks before the first message may have lost all this; the next one then calls this hook again.
     cl.context.session.chat_started = False
+
+
+@cl.on_chat_resume
+async def resume(thread: ThreadDict) -> None:
+    """A conversation is opened again; also called when a connection that broke is back.
+
+    Chainlit shows `thread` after this, in place of all that was sent before: what is to be seen goes into it.
+    """
+    if conversation() is None:
+        begin(await memory.recall(thread, ADAPTERS) or new_conversation())
+    talk = conversation()
+    profile = profile_of(PROFILES, talk.settings.adapter)
+    shown = {"chat_profile": profile.name, "chat_settings": await show_controls()}
+    thread["metadata"] = {**(thread["metadata"] or {}), **shown}
+    gallery().resume(talk, thread)
 
 
 @cl.on_settings_update
@@ -91,6 +107,9 @@ async def change_settings(values: dict) -> None:
         conversation().settings = conversation().settings.changed(values)
     except ValueError as error:
         await cl.ErrorMessage(f"{error} The settings stay as they were.").send()
+        return
+    if cl.context.session.has_first_interaction:  # before that there is nothing to come back to
+        await memory.remember(conversation())
 
 
 @cl.on_message
@@ -103,6 +122,7 @@ async def ask(message: cl.Message) -> None:
             await WITHOUT_MODEL[command.name](command)
             return
         prompt = question(command.words, [(name, path.read_bytes()) for name, path in files])
+        prompt = memory.with_earlier_pictures(conversation(), message.id, prompt)
     except (ValueError, OSError) as error:
         await cl.ErrorMessage(str(error)).send()
         return
@@ -147,7 +167,9 @@ async def vary(action: cl.Action) -> None:
 
 @cl.action_callback("choose")
 async def choose(action: cl.Action) -> None:
-    await change(lambda: conversation().choose(action.payload["turn"], action.payload["index"]))
+    turn_id, index = action.payload["turn"], action.payload["index"]
+    if await change(lambda: conversation().choose(turn_id, index)):
+        await memory.vote_for(conversation(), turn_id, index)
 
 
 @cl.action_callback("go_to")
@@ -208,6 +230,7 @@ async def switch_adapter(command: Command) -> None:
     talk = conversation()
     if command.words:
         talk.settings = talk.settings.changed_to(adapter=switched(command.words, ADAPTERS))
+        await memory.remember(talk)
         await show_controls()
     elif not ADAPTERS:
         switched("", ADAPTERS)  # says how to start the page with one
@@ -226,42 +249,29 @@ WITHOUT_MODEL: dict[str, Callable[[Command], Awaitable[None]]] = {
 }
 
 
-# What a visitor's session holds
+# What the hooks share
 
 
-def begin(talk: Conversation) -> None:
-    """A new conversation in this session."""
-    cl.user_session.set("conversation", talk)
-    cl.user_session.set("gallery", Gallery())
-    cl.user_session.set("one_turn", asyncio.Lock())
-
-
-def conversation() -> Conversation | None:
-    return cl.user_session.get("conversation")
-
-
-def gallery() -> Gallery:
-    """What is shown of the conversation."""
-    return cl.user_session.get("gallery")
-
-
-def one_turn() -> asyncio.Lock:
-    """Held by a turn until it is remembered; after Stop the page lets a visitor write earlier than that."""
-    return cl.user_session.get("one_turn")
+def new_conversation() -> Conversation:
+    """Nothing said yet; settings as the model and the chosen profile have them."""
+    settings = PageSettings.of(default_sampling(MODEL))
+    profile = profile_named(PROFILES, cl.user_session.get("chat_profile"))
+    return Conversation(settings=settings.changed_to(adapter=profile.adapter))
 
 
 def new_id() -> str:
     return uuid.uuid4().hex
 
 
-async def show_controls() -> None:
-    """The commands and the settings panel, as the conversation has them."""
+async def show_controls() -> dict[str, Any]:
+    """Shows the commands and the settings panel, as the conversation has them; the values of the panel."""
     await cl.context.emitter.set_commands(buttons(ADAPTERS))
     sizes = scheduler.engine.sizes if scheduler.engine else sizes_of(read_config(MODEL))
-    await show_panel(conversation().settings, ADAPTERS, sizes)
+    return await show_panel(conversation().settings, ADAPTERS, sizes)
 
 
 async def say_where(version: Version) -> None:
+    await memory.remember(conversation())
     number = conversation().tree.number(version.id)
     said = await cl.Message(f"Back at version {number}: what you ask for next starts from it.").send()
     await gallery().refresh(conversation(), below=said.id)
@@ -277,6 +287,7 @@ async def change(step: Callable[[], Any]) -> bool:
     except ValueError as error:
         await cl.ErrorMessage(str(error)).send()
         return False
+    await memory.remember(conversation())
     await gallery().refresh(conversation())
     return True
 

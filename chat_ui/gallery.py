@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import chainlit as cl
+from chainlit.element import ElementDict
+from chainlit.types import ThreadDict
+from PIL import Image
 
 from chat_ui.page import Reply
-from chat_ui.render import data_url, shown_copy, shown_size, tree_props
+from chat_ui.render import data_url, role, shown_copy, shown_size, tree_props
 from chat_ui.session import Conversation, Turn
 
 
@@ -27,9 +31,26 @@ class Gallery:
 
     def begin(self, talk: Conversation, turn: Turn) -> Reply:
         """The reply of a turn that is about to run."""
-        sources = [version.part.image for version in talk.tree.versions if version.id == turn.made_from]
-        self.replies[turn.id] = Reply(turn, sources[0] if sources else None)
+        self.replies[turn.id] = Reply(turn, source_of(talk, turn))
         return self.replies[turn.id]
+
+    def resume(self, talk: Conversation, thread: ThreadDict) -> None:
+        """Knows from now on what a conversation that is opened again shows, and puts marks and row into `thread`."""
+        elements = thread["elements"] or []
+        pictures = sorted(filter(is_card, elements), key=lambda element: element["props"]["index"])
+        others = [element for element in elements if not is_card(element)]
+        for props in (element["props"] for element in pictures):
+            props["current"] = props.get("version", "") == talk.current
+        for turn in talk.turns.values():
+            cards = [element for element in pictures if element["props"]["turn"] == turn.id]
+            tell_roles(cards, turn)
+            if cards and turn.id not in self.replies:
+                kept = kept_of(thread, cards)
+                self.replies[turn.id] = Reply.from_history(turn, kept, talk.current, source_of(talk, turn))
+        replies = [step["id"] for step in thread["steps"] if step["type"] == "assistant_message"]
+        self._row_below = replies[-1] if replies else None
+        row = [self._row(talk)] if replies and is_worth_a_row(talk) else []
+        thread["elements"] = [*others, *pictures, *row]
 
     async def refresh(self, talk: Conversation, below: str | None = None) -> None:
         """Brings marks and row up to date.
@@ -44,9 +65,7 @@ class Gallery:
         self._row_below = below or self._below_all
         if self._row_below is None or not is_worth_a_row(talk):
             return
-        is_marked, can_undo = talk.marked is not None, talk.undone is not None
-        props = await asyncio.to_thread(tree_props, talk.tree, talk.current, is_marked, can_undo)
-        await self._send("Versions", self._row_id, self._row_below, props)
+        await cl.context.emitter.send_element(await asyncio.to_thread(self._row, talk))
 
     async def open_region(self, talk: Conversation, version: str) -> None:
         """Opens the sheet on which a part of a picture is marked.
@@ -59,7 +78,8 @@ class Gallery:
         source = data_url(await asyncio.to_thread(shown_copy, found.part.image), "image/jpeg")
         props = {"version": version, "src": source, "width": width, "height": height, "sheet": uuid.uuid4().hex}
         props["number"] = talk.tree.number(version)
-        await self._send("Region", f"{self._row_id}-region", self._below_all, props)
+        sheet = custom("Region", f"{self._row_id}-region", self._below_all, props)
+        await cl.context.emitter.send_element(sheet)
 
     @property
     def _below_all(self) -> str | None:
@@ -67,9 +87,47 @@ class Gallery:
         last = [shown.last_message_id for shown in self.replies.values() if shown.last_message_id]
         return self._row_below or (last[-1] if last else None)
 
-    async def _send(self, name: str, element_id: str, below: str | None, props: dict[str, Any]) -> None:
-        element = cl.CustomElement(name=name, props=props, display="inline", for_id=below, id=element_id)
-        await cl.context.emitter.send_element(element.to_dict())
+    def _row(self, talk: Conversation) -> ElementDict:
+        is_marked, can_undo = talk.marked is not None, talk.undone is not None
+        props = tree_props(talk.tree, talk.current, is_marked, can_undo)
+        return custom("Versions", self._row_id, self._row_below, props)
+
+
+def custom(name: str, element_id: str, below: str | None, props: dict[str, Any]) -> ElementDict:
+    """One of `public/elements` as Chainlit sends it to the browser."""
+    return cl.CustomElement(name=name, props=props, display="inline", for_id=below, id=element_id).to_dict()
+
+
+def is_card(element: ElementDict) -> bool:
+    """Whether this is the card of a picture of a reply."""
+    return element.get("name") == "Picture" and "index" in (element.get("props") or {})
+
+
+def source_of(talk: Conversation, turn: Turn) -> Image.Image | None:
+    """The picture that those of a turn's reply are made from."""
+    return next((version.part.image for version in talk.tree.versions if version.id == turn.made_from), None)
+
+
+def tell_roles(cards: Sequence[ElementDict], turn: Turn) -> None:
+    """Lets the kept cards of one reply say which of them is chosen now."""
+    parts = turn.reply.images if turn.reply else ()
+    for props in (card["props"] for card in cards):
+        if "version" in props and props["index"] < len(parts):
+            props["role"] = role(parts[props["index"]], len(cards))
+
+
+def kept_of(thread: ThreadDict, cards: Sequence[ElementDict]) -> list[tuple[cl.Message, list[cl.CustomElement]]]:
+    """The messages of these cards, each with its own."""
+    kept = []
+    for step in thread["steps"]:
+        below = [card for card in cards if card.get("forId") == step["id"]]
+        elements = [
+            cl.CustomElement(id=card["id"], name="Picture", props=card["props"], display="inline", for_id=step["id"])
+            for card in below
+        ]
+        if elements:
+            kept.append((cl.Message.from_dict(step), elements))
+    return kept
 
 
 def is_worth_a_row(talk: Conversation) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import chainlit as cl
 from PIL import Image
 
-from chat_ui.render import Bubble, Card, View, cards, props, rechosen
+from chat_ui import memory
+from chat_ui.render import Bubble, Card, View, card_again, cards, props, rechosen
 from chat_ui.session import Turn
 from chat_ui.versions import version_id
 
@@ -33,12 +35,41 @@ class Reply:
         self._drawn_at: dict[int, float] = {}
         self._current: str | None = None
 
+    @classmethod
+    def from_history(
+        cls,
+        turn: Turn,
+        kept: Sequence[tuple[cl.Message, Sequence[cl.CustomElement]]],
+        current: str | None,
+        before: Image.Image | None = None,
+    ) -> Reply:
+        """A finished reply that was shown before the page was opened again.
+
+        Args:
+            turn: the turn.
+            kept: its messages that have pictures, each with the cards below it.
+            current: id of the picture that the next change starts from, as the cards say.
+            before: the picture that its pictures are made from, if any.
+        """
+        shown = cls(turn, before)
+        parts = turn.reply.images if turn.reply else ()
+        shown._messages = [message for message, _ in kept]
+        shown._elements = {element.props["index"]: element for _, elements in kept for element in elements}
+        shown._shown = View(
+            tuple(
+                Bubble(message.content, tuple(card_again(element.props, parts) for element in elements))
+                for message, elements in kept
+            )
+        )
+        shown._current = current
+        return shown
+
     async def status(self, words: str) -> None:
         """A line that stands in for the reply until there is one; none if it is empty."""
         if not words:
             await self._clear_status()
         elif self._status is None:
-            self._status = cl.Message(content=f"*{words}*")
+            self._status = cl.Message(content=f"*{words}*", metadata={memory.PASSING: True})
             await self._status.send()
         elif self._status.content != f"*{words}*":
             self._status.content = f"*{words}*"
@@ -119,3 +150,5 @@ class Reply:
         self._drawn_at[card.index] = time.monotonic()
         # Not element.send(): that writes the props to a file each time, and a preview is not worth one.
         await cl.context.emitter.send_element(element.to_dict())
+        if card.state != "drawing":
+            await memory.keep(element)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import chainlit as cl
 from chainlit.input_widget import InputWidget, Select, Slider, TextInput
@@ -23,9 +24,11 @@ from chat_ui.settings import (
 )
 
 
-async def show_panel(settings: PageSettings, adapters: Sequence[str], sizes: Sequence[tuple[int, int]]) -> None:
-    """Sends the panel with these settings, in place of the one that is there."""
-    await cl.ChatSettings(widgets(settings, adapters, sizes)).send()
+async def show_panel(
+    settings: PageSettings, adapters: Sequence[str], sizes: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
+    """Sends the panel with these settings, in place of the one that is there; what it then holds, by id."""
+    return await cl.ChatSettings(widgets(settings, adapters, sizes)).send()
 
 
 def widgets(settings: PageSettings, adapters: Sequence[str], sizes: Sequence[tuple[int, int]]) -> list[InputWidget]:

@@ -40,6 +40,11 @@ def profile_named(found: Sequence[Profile], name: str | None) -> Profile:
     return next((profile for profile in found if profile.name == name), found[0])
 
 
+def profile_of(found: Sequence[Profile], adapter: tuple[str, ...] | None) -> Profile:
+    """The profile that has these adapters; the first if there is none."""
+    return next((profile for profile in found if profile.adapter == adapter), found[0])
+
+
 def switched(words: str, adapters: Sequence[str]) -> tuple[str, ...] | None:
     """The adapters that "/lora words" switches on.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -144,8 +144,6 @@ def props(
 ) -> dict[str, Any]:
     """Everything Picture.jsx needs, as JSON: a copy to look at, and of a finished picture the original file.
 
-    `role` says whether later turns see the picture: the "only" one, "chosen" among `num_cards`, or an "alternative".
-
     Args:
         card: the picture.
         prompt: what was asked for.
@@ -165,12 +163,11 @@ def props(
         "step": card.step,
         "total": card.total,
         "turn": turn_id,
+        "index": card.index,
         "of": num_cards,
     }
     if card.part:
-        values["index"] = card.index
-        seen = "alternative" if card.part.settings.get("alternative", 0) else "chosen"
-        values["role"] = seen if num_cards > 1 else "only"
+        values["role"] = role(card.part, num_cards)
         values["version"] = version_id(turn_id, card.index)
         values["current"] = is_current
         values["scales"] = scales_of(card.part)
@@ -179,6 +176,27 @@ def props(
         values["png"] = data_url(original(card.part, prompt), "image/png")
         values["before"] = data_url(shown_copy(before), "image/jpeg") if before else None
     return values
+
+
+def role(part: ImagePart, num_cards: int) -> str:
+    """Whether later turns see a picture: the "only" one, "chosen" among several, or an "alternative"."""
+    if num_cards == 1:
+        return "only"
+    return "alternative" if part.settings.get("alternative", 0) else "chosen"
+
+
+def card_again(values: Mapping[str, Any], parts: Sequence[ImagePart]) -> Card:
+    """The card of these `props`: their inverse.
+
+    Args:
+        values: the props, as the history has kept them.
+        parts: the pictures of the reply; one that is lost leaves a card as if it had been stopped.
+    """
+    index, step, total = values["index"], values["step"], values["total"]
+    if values["state"] != "done" or index >= len(parts):
+        return Card(index, (values["width"], values["height"]), total, step, is_stopped=True)
+    part = parts[index]
+    return Card(index, part.image.size, total, step, part.image, part)
 
 
 def thumbnail(image: Image.Image) -> str:

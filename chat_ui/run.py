@@ -6,6 +6,7 @@ styles. Here it gets a cache folder, and a start page without any such link.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import logging
@@ -19,6 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from chat_ui.data_folder import data_folder, private_folder
+from chat_ui.users import Users
+
 HERE = Path(__file__).parent
 # What a model writes is shown as Markdown; with this, not even a picture linked there makes the browser go elsewhere.
 POLICY = (
@@ -29,6 +33,24 @@ WORDS = {  # where Chainlit's own words do not fit
     ("chat", "input", "placeholder"): "Ask for a picture, about a picture, or for a change",
     ("chat", "watermark"): "A small model: it makes mistakes.",
     ("chat", "settings", "title"): "How to draw and speak",
+    ("auth", "login", "title"): "Log in",
+    ("auth", "login", "form", "email", "label"): "Name",
+    ("auth", "login", "form", "email", "required"): "Enter your name",
+    ("auth", "login", "form", "email", "placeholder"): "",
+    ("auth", "login", "form", "password", "required"): "Enter your password",
+    ("auth", "login", "form", "actions", "signin"): "Log in",
+    ("auth", "login", "errors", "credentialsSignin"): "Name and password do not belong together.",
+    ("threadHistory", "sidebar", "empty"): "No conversations yet",
+    ("threadHistory", "sidebar", "title"): "Conversations",
+    ("threadHistory", "thread", "actions", "delete", "description"): (
+        "This deletes what was said, its pictures and your votes on them. It cannot be undone."
+    ),
+    ("threadHistory", "thread", "actions", "rename", "title"): "Rename conversation",
+    ("threadHistory", "thread", "actions", "rename", "description"): "How this conversation is listed",
+    ("threadHistory", "thread", "actions", "rename", "success"): "Renamed",
+    ("threadHistory", "thread", "actions", "rename", "inProgress"): "Renaming",
+    ("chat", "messages", "feedback", "positive"): "Better than others",
+    ("chat", "messages", "feedback", "negative"): "Worse than others",
 }
 FOREIGN_LINK = re.compile(r"<link\b[^>]*\bhref=\"https?://[^>]*>\s*")
 
@@ -39,19 +61,26 @@ def run(
     headless: bool = False,
     model: str | None = None,
     options: Mapping[str, Any] | None = None,
+    data: Path | None = None,
+    database: str | None = None,
+    users: Path | None = None,
 ) -> None:
     """Serves the page until it is interrupted; the process ends with it.
 
     Args:
-        host: "127.0.0.1" is this machine only, "0.0.0.0" everyone who can reach it. There is no password.
+        host: "127.0.0.1" is this machine only, "0.0.0.0" everyone who can reach it.
         port: 1 to 65535.
         headless: open no browser.
         model: path of a checkpoint; None is VARGPT_MODEL, or else nano.
         options: how to load it, for `ChatEngine.load`; None is VARGPT_LOAD (JSON), or else its defaults.
+        data: where history and pictures are kept; None is VARGPT_DATA, or else the user's data folder.
+        database: PostgreSQL address of the history; None is DATABASE_URL, or else a SQLite file in the data folder.
+        users: who may log in (`chat_ui/users.py`); None is VARGPT_USERS, or else nobody needs a password.
 
     Raises:
-        OSError: the port is taken or not allowed.
-        ImportError: chainlit is not installed.
+        OSError: the port is taken or not allowed, or the history cannot be opened.
+        ValueError: the database, or the file of users, will not do.
+        ImportError: chainlit is not installed, or the driver of the database.
     """
     check_port(host, port)
     os.environ.update(CHAINLIT_HOST=host, CHAINLIT_PORT=str(port))
@@ -59,6 +88,7 @@ def run(
         os.environ["VARGPT_MODEL"] = model
     if options is not None:
         os.environ["VARGPT_LOAD"] = json.dumps(dict(options))
+    prepare_memory(data, database, users)
     root = Path(os.environ.get("CHAINLIT_APP_ROOT") or cache_folder() / f"page-{port}")
     os.environ["CHAINLIT_APP_ROOT"] = str(prepare(root))
     logging.getLogger("chainlit").setLevel(logging.WARNING)  # it tells of every file it writes while it is imported
@@ -72,6 +102,21 @@ def run(
         logging.getLogger(chatty).setLevel(logging.WARNING)
     config.run.headless = headless
     run_chainlit(str(HERE / "app.py"))
+
+
+def prepare_memory(data: Path | None, database: str | None, users: Path | None) -> None:
+    """Says where everything is kept, and opens it once, so that mistakes show here and not in a browser."""
+    for name, value in (("VARGPT_DATA", data), ("DATABASE_URL", database), ("VARGPT_USERS", users)):
+        if value is not None:
+            os.environ[name] = str(value.resolve() if isinstance(value, Path) else value)
+    folder = private_folder(data_folder())
+    if os.environ.get("VARGPT_USERS"):
+        Users(Path(os.environ["VARGPT_USERS"]))
+    try:
+        from chat_ui.schema import database_address, prepare_database
+    except ImportError as error:
+        raise ImportError(f"the page needs more packages ({error}): pip install 'vargpt[ui]'") from error
+    asyncio.run(prepare_database(database_address(folder, os.environ.get("DATABASE_URL"))))
 
 
 def check_port(host: str, port: int) -> None:

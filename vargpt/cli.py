@@ -118,10 +118,13 @@ def chat(
 
 @app.command()
 def ui(
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in; there is no password.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in; see --users.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="1 to 65535.")] = 8000,
     model: ModelOption = None,
     headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Folder of history, pictures and votes.")] = None,
+    database: Annotated[str | None, typer.Option(help="PostgreSQL address of the history.")] = None,
+    users: Annotated[Path | None, typer.Option(help="Who may log in: python -m chat_ui.users.")] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
@@ -139,7 +142,8 @@ def ui(
 
         path = str(resolve_model(model).resolve())
     options = loading(device, dtype, quantize, offload, adapter)
-    run(host=host, port=port, headless=headless, model=path, options=options)
+    kept: dict[str, Any] = {"data": data, "database": database, "users": users}
+    run(host=host, port=port, headless=headless, model=path, options=options, **kept)
 
 
 @app.command()

@@ -59,8 +59,7 @@ def served(folder: Path, model: str, adapters: Sequence[Path] = (), max_tokens: 
     start, port, requests = folder / "started-here", free_port(), folder / "requests.jsonl"
     start.mkdir()
     requests.touch()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CHAINLIT_", "VARGPT_"))}
-    environment |= {"XDG_CACHE_HOME": str(folder / "cache"), "HOME": str(folder), "PYTHONPATH": str(ROOT)}
+    environment = clean_environment(folder)
     options = json.dumps({"adapters": [str(path) for path in adapters]} if adapters else {})
     command = [
         sys.executable,
@@ -81,6 +80,13 @@ def served(folder: Path, model: str, adapters: Sequence[Path] = (), max_tokens: 
     finally:
         server.terminate()
         server.wait(timeout=30)
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """Ours, without what says how to start a page; what it keeps, it keeps in `home`."""
+    ours = ("CHAINLIT_", "VARGPT_", "XDG_", "DATABASE_URL")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return kept | {"XDG_CACHE_HOME": str(home / "cache"), "HOME": str(home), "PYTHONPATH": str(ROOT)}
 
 
 def wait_for_health(address: str, server: subprocess.Popen, log: Path) -> None:

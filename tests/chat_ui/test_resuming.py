@@ -17,7 +17,7 @@ from chat_ui.memory import what_was_lost, with_earlier_pictures
 from chat_ui.render import cards, props
 from chat_ui.session import Conversation
 from chat_ui.settings import PageSettings
-from tests.chat_ui.remembered import message, new_id, picture_part
+from tests.chat_ui.remembered import message, new_id, picture_part, run
 from vargpt.types import ImagePart, Message
 
 MASK = Image.new("L", (32, 32))
@@ -149,27 +149,30 @@ def test_an_edited_question_keeps_what_was_attached_to_it_and_carries_what_it_ca
 
 
 def test_the_gallery_knows_cards_from_before_and_marks_them_as_the_conversation_says() -> None:
-    talk, thread, steps = story(), new_id(), [new_id() for _ in range(3)]
-    init_http_context(thread_id=thread)
-    elements = []
-    for step, turn in zip(steps, talk.turns.values(), strict=True):
-        for index, part in reversed([*enumerate(turn.reply.images)]):
-            kept = {"state": "done", "turn": turn.id, "index": index, "version": f"{turn.id}/{index}"}
-            kept |= {"step": 4, "total": 4, "width": 512, "height": 512, "role": "only", "current": True}
-            elements.append({"id": new_id(), "name": "Picture", "forId": step, "props": kept})
-            assert part.tokens is not None
-    upload = {"id": new_id(), "name": "fox.png", "forId": new_id(), "props": None}
-    shown = {"id": thread, "steps": [message(thread, step, "") for step in steps], "elements": [upload, *elements]}
-    gallery = Gallery()
-    gallery.resume(talk, shown)
-    *others, row = shown["elements"]
-    found = {card["props"]["version"]: card["props"] for card in others[1:]}
-    assert others[0] is upload and (row["name"], row["forId"]) == ("Versions", steps[-1])
-    assert [version["id"] for version in row["props"]["versions"]] == ["1/0", "2/0", "3/0", "3/1"]
-    assert {version for version, card in found.items() if card["current"]} == {"1/0"}
-    assert {version: card["role"] for version, card in found.items()} == {
-        "1/0": "only", "2/0": "only", "3/0": "chosen", "3/1": "alternative"}  # fmt: skip
-    assert list(gallery.replies) == ["1", "2", "3"]
-    card = cards(gallery.replies["3"]._shown)[1]
-    assert card.part is talk.turns["3"].reply.images[1]
-    assert props(card, "draw a fox", "3", 2)["version"] == "3/1"
+    async def opened_again() -> None:
+        talk, thread, steps = story(), new_id(), [new_id() for _ in range(3)]
+        init_http_context(thread_id=thread)
+        elements = []
+        for step, turn in zip(steps, talk.turns.values(), strict=True):
+            for index, part in reversed([*enumerate(turn.reply.images)]):
+                kept = {"state": "done", "turn": turn.id, "index": index, "version": f"{turn.id}/{index}"}
+                kept |= {"step": 4, "total": 4, "width": 512, "height": 512, "role": "only", "current": True}
+                elements.append({"id": new_id(), "name": "Picture", "forId": step, "props": kept})
+                assert part.tokens is not None
+        upload = {"id": new_id(), "name": "fox.png", "forId": new_id(), "props": None}
+        shown = {"id": thread, "steps": [message(thread, step, "") for step in steps], "elements": [upload, *elements]}
+        gallery = Gallery()
+        gallery.resume(talk, shown)
+        *others, row = shown["elements"]
+        found = {card["props"]["version"]: card["props"] for card in others[1:]}
+        assert others[0] is upload and (row["name"], row["forId"]) == ("Versions", steps[-1])
+        assert [version["id"] for version in row["props"]["versions"]] == ["1/0", "2/0", "3/0", "3/1"]
+        assert {version for version, card in found.items() if card["current"]} == {"1/0"}
+        assert {version: card["role"] for version, card in found.items()} == {
+            "1/0": "only", "2/0": "only", "3/0": "chosen", "3/1": "alternative"}  # fmt: skip
+        assert list(gallery.replies) == ["1", "2", "3"]
+        card = cards(gallery.replies["3"]._shown)[1]
+        assert card.part is talk.turns["3"].reply.images[1]
+        assert props(card, "draw a fox", "3", 2)["version"] == "3/1"
+
+    run(opened_again())

@@ -68,7 +68,7 @@ def test_a_ballot_holds_what_the_model_had_seen() -> None:
     turn = talk.ask("3", Message.of("user", "now a cat"))
     talk.finish(turn, Message.of("assistant", picture_part(5)))
     found = ballot_of(talk.turns["3"], 0)
-    assert [message.text for message in found.prompt] == ["replace the fox", "Again.", "now a cat"]
+    assert [message.text for message in found.prompt] == ["replace the fox", "Done.", "now a cat"]
     old = ballot_of(talk.turns["1"], 1)
     assert [message.text for message in old.prompt] == ["replace the fox"] and old.reply is talk.turns["1"].reply
     assert ballot_of(turn, 1) is None and ballot_of(Conversation().ask("9", ASKED[0]), 0) is None

@@ -237,6 +237,27 @@ def test_an_engine_that_breaks_fails_its_requests_and_lives_on(make: Callable[..
     assert finished(scheduler.submit(ask())).reason == "stop"
 
 
+def test_a_conversation_that_breaks_the_processor_harms_nobody_else(make: Callable[..., Scheduler]) -> None:
+    engine = drawing_engine()
+    read = engine.processor.text_ids
+
+    def fragile(text: str) -> list[int]:
+        if "poison" in text:
+            raise TypeError("not even text")
+        return read(text)
+
+    engine.processor.text_ids = fragile
+    gate = Gate(engine)
+    scheduler = make(gate)
+    scheduler.submit(ask())
+    assert gate.reached.wait(PATIENCE)
+    tickets = [scheduler.submit(ask(words)) for words in ("draw a fox", "poison", "draw a cat")]
+    gate.open.set()
+    with pytest.raises(TypeError, match="not even text"):
+        finished(tickets[1])
+    assert finished(tickets[0]).reason == finished(tickets[2]).reason == "stop"
+
+
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 

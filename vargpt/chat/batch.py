@@ -114,7 +114,7 @@ class Batch:
         for turn in turns:
             try:
                 encoded = self.processor.waiting_ids(seen_messages(turn.request.messages))
-            except ValueError as error:
+            except Exception as error:  # one conversation must not bring down those of others
                 turn.fail(error)
                 continue
             turn.ids, turn.seen = list(encoded.input_ids), list(encoded.pictures)

@@ -80,8 +80,11 @@ async def start() -> None:
         settings = PageSettings.of(default_sampling(MODEL))
         profile = profile_named(PROFILES, cl.user_session.get("chat_profile"))
         begin(Conversation(settings=settings.changed_to(adapter=profile.adapter)))
+    elif conversation().is_busy:
+        await cl.context.emitter.task_start()  # a new connection begins with the end of all tasks
     await show_controls()
-    # A connection that breaks before the first message may have lost all this; the next one then calls this hook again.
+    await gallery().resend(conversation())
+    # A connection that breaks may have lost all this; the next one then calls this hook again.
     cl.context.session.chat_started = False
 
 

@@ -48,6 +48,13 @@ class Gallery:
         props = await asyncio.to_thread(tree_props, talk.tree, talk.current, is_marked, can_undo)
         await self._send("Versions", self._row_id, self._row_below, props)
 
+    async def resend(self, talk: Conversation) -> None:
+        """Shows everything once more: what is sent while a connection is broken never arrives."""
+        for shown in self.replies.values():
+            await shown.resend()
+        if self.replies:
+            await self.refresh(talk)
+
     async def open_region(self, talk: Conversation, version: str) -> None:
         """Opens the sheet on which a part of a picture is marked.
 

@@ -81,8 +81,11 @@ def shown_profile(profile: Profile) -> cl.ChatProfile:
 async def start() -> None:
     if conversation() is None:
         begin(new_conversation())
+    elif conversation().is_busy:
+        await cl.context.emitter.task_start()  # a new connection begins with the end of all tasks
     await show_controls()
-    # A connection that breaks before the first message may have lost all this; the next one then calls this hook again.
+    await gallery().resend(conversation())
+    # A connection that breaks may have lost all this; the next one then calls this hook again.
     cl.context.session.chat_started = False
 
 

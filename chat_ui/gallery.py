@@ -67,6 +67,13 @@ class Gallery:
             return
         await cl.context.emitter.send_element(await asyncio.to_thread(self._row, talk))
 
+    async def resend(self, talk: Conversation) -> None:
+        """Shows everything once more: what is sent while a connection is broken never arrives."""
+        for shown in self.replies.values():
+            await shown.resend()
+        if self.replies:
+            await self.refresh(talk)
+
     async def open_region(self, talk: Conversation, version: str) -> None:
         """Opens the sheet on which a part of a picture is marked.
 

@@ -108,6 +108,13 @@ class Reply:
                 if card.part and (is_touched or card.part is not was[card.index]):
                     await self._draw(self._messages[index], card, len(was))
 
+    async def resend(self) -> None:
+        """Shows all of it once more, in its place."""
+        for message in self._messages:
+            await cl.context.emitter.send_step(message.to_dict())
+        for element in self._elements.values():
+            await cl.context.emitter.send_element(element.to_dict())
+
     @property
     def last_message_id(self) -> str | None:
         return self._messages[-1].id if self._messages else None

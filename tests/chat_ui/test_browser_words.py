@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def test_commands_are_typed_or_pressed_and_unknown_ones_are_explained(visit, qui
     visitor.answered(before)
     assert "There is no command /unknowable" in visitor.replies[-1]
     visitor.page.click("#command-button")
-    visitor.page.click("text=Back to the picture before the last one")
+    visitor.page.click("#command-popover >> text=Back to the picture before the last one")
     visitor.page.click("#chat-submit")
     visitor.answered(before + 1)
     assert "nothing to undo" in visitor.replies[-1]
@@ -89,3 +90,21 @@ def test_a_file_that_is_too_large_or_of_another_kind_is_refused_before_it_is_sen
     visitor.page.wait_for_selector("text=File is larger than 20 MB")
     visitor.page.set_input_files("#upload-button-input", str(tmp_path / "notes.txt"))
     visitor.page.wait_for_selector("text=File type must be")
+
+
+def test_what_was_drawn_while_the_connection_was_broken_is_there_when_it_is_back(visit, quick_page: Page) -> None:
+    visitor, sockets = visit(quick_page.address), []
+    visitor.page.route_web_socket(
+        re.compile("socket.io"), lambda socket: sockets.append((socket, socket.connect_to_server()))
+    )
+    visitor.page.reload()
+    visitor.page.wait_for_selector("#starters button:not([disabled])")
+    visitor.page.click("#chat-input")
+    visitor.page.keyboard.type("/draw a fox")
+    visitor.page.click("#chat-submit")
+    visitor.page.wait_for_selector("#stop-button")
+    num_sockets = len(sockets)
+    for end in sockets[-1]:
+        end.close()
+    visitor.finished(1)
+    assert len(sockets) > num_sockets

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from chat_ui.history import read_document
+from chat_ui.history import UNFINISHED, read_document
 from chat_ui.users import change
 
 pytestmark = pytest.mark.browser
@@ -29,8 +29,8 @@ run(port=int(sys.argv[1]), headless=True, model=sys.argv[2], data=Path(sys.argv[
 """
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 LIMIT = 300_000  # milliseconds; nothing takes that long, but a loaded machine may
-# Many scales, each of which is shown for a moment, so that there is time to kill the page while it draws.
-SLOW_TO_DRAW = {"128x128": [[1, 1], [2, 2], [4, 4], [8, 8], *[[16, 16]] * 10]}
+# Many large scales, so that there is time to kill the page while it draws.
+SLOW_TO_DRAW = {"256x256": [[1, 1], [2, 2], [4, 4], [8, 8], *[[32, 32]] * 10]}
 DRAWN = "[...document.querySelectorAll('.picture[data-state=done] .picture-paper img')].filter(i => i.naturalWidth)"
 
 
@@ -86,7 +86,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from vargpt.testing import tiny_model, tiny_processor
 
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    save(tiny_model(scale_schedules=SLOW_TO_DRAW, default_size="128x128"), tiny_processor(), folder)
+    save(tiny_model(scale_schedules=SLOW_TO_DRAW, default_size="256x256"), tiny_processor(), folder)
     return folder
 
 
@@ -167,6 +167,7 @@ def test_a_kill_while_drawing_costs_the_unfinished_turn_and_nothing_else(browser
     ada.draw("draw a cat")
     ada.page.wait_for_selector(".picture[data-state=drawing] .picture-paper img")
     page.kill()
+    assert (folder / UNFINISHED).exists(), "the turn was over before it could be killed"
     assert len(before.messages) == 2 and before.messages[-1].images[0].tokens is not None
 
     page.start()

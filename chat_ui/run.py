@@ -39,7 +39,7 @@ WORDS = {  # where Chainlit's own words do not fit
     ("auth", "login", "form", "email", "placeholder"): "",
     ("auth", "login", "form", "password", "required"): "Enter your password",
     ("auth", "login", "form", "actions", "signin"): "Log in",
-    ("auth", "login", "errors", "credentialsSignin"): "Name and password do not belong together.",
+    ("auth", "login", "errors", "default"): "Name and password do not belong together.",
     ("threadHistory", "sidebar", "empty"): "No conversations yet",
     ("threadHistory", "sidebar", "title"): "Conversations",
     ("threadHistory", "thread", "actions", "delete", "description"): (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from chat_ui.history import read_document
+from chat_ui.history import UNFINISHED, read_document
 from chat_ui.users import change
 from tests.chat_ui.visitor import LIMIT, clean_environment, free_port, wait_for_health
 
@@ -23,8 +23,8 @@ import sys; from pathlib import Path; from chat_ui.run import run
 users = Path(sys.argv[4]) if sys.argv[4] else None
 run(port=int(sys.argv[1]), headless=True, model=sys.argv[2], data=Path(sys.argv[3]), users=users)
 """
-# Many scales, each of which is shown for a moment, so that there is time to kill the page while it draws.
-SLOW_TO_DRAW = {"128x128": [[1, 1], [2, 2], [4, 4], [8, 8], *[[16, 16]] * 10]}
+# Many large scales, so that there is time to kill the page while it draws.
+SLOW_TO_DRAW = {"256x256": [[1, 1], [2, 2], [4, 4], [8, 8], *[[32, 32]] * 10]}
 DRAWN = "[...document.querySelectorAll('.picture[data-state=done] .picture-paper img')].filter(i => i.naturalWidth)"
 
 
@@ -71,7 +71,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from vargpt.testing import tiny_model, tiny_processor
 
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    save(tiny_model(scale_schedules=SLOW_TO_DRAW, default_size="128x128"), tiny_processor(), folder)
+    save(tiny_model(scale_schedules=SLOW_TO_DRAW, default_size="256x256"), tiny_processor(), folder)
     return folder
 
 
@@ -140,6 +140,7 @@ def test_a_kill_while_drawing_costs_the_unfinished_turn_and_nothing_else(browser
     ada.draw("draw a cat")
     ada.page.wait_for_selector(".picture[data-state=drawing] .picture-paper img")
     page.kill()
+    assert (folder / UNFINISHED).exists(), "the turn was over before it could be killed"
     assert len(before.messages) == 2 and before.messages[-1].images[0].tokens is not None
 
     page.start()

@@ -52,7 +52,9 @@ $(VENV)/.installed-chat: pyproject.toml | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/pip
-	$(PIP) install --editable ".[ui,postgres,serve,cluster,provenance,train,eval,dev]"
+	$(PIP) install --editable ".[ui,train,eval,dev]"
+	@# In a second step, which keeps what the first has chosen: all at once, pip goes back and forth for many minutes.
+	$(PIP) install --editable ".[postgres,serve,cluster,provenance,clients]"
 	@touch $@ $(VENV)/.installed-chat
 
 # The target is pip, not python: an interrupted or crippled environment has the one without the other.

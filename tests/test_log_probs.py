@@ -67,8 +67,8 @@ def test_a_drawn_picture_has_the_probability_with_which_its_bits_were_sampled(
     sampled: list[torch.Tensor] = []
     sample_bits = NextScaleGenerator._sample_bits
 
-    def spy(self, logits, num_branches, sampling, rngs, k, scale):
-        bits = sample_bits(self, logits, num_branches, sampling, rngs, k, scale)
+    def spy(self, logits, num_branches, sampling, rngs, k, scale, lean=None):
+        bits = sample_bits(self, logits, num_branches, sampling, rngs, k, scale, lean)
         at = sampling.temperature if isinstance(sampling.temperature, float) else sampling.temperature[k]
         chosen = bits.flatten(1, 2).long()[..., None]
         sampled.append((logits.float() / at).log_softmax(-1).gather(-1, chosen)[..., 0].sum(-1))

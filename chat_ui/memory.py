@@ -99,7 +99,7 @@ async def drop_unwritten(thread: ThreadDict) -> None:
     shown = {element["forId"] for element in thread["elements"] or ()}
     empty = [
         step for step in thread["steps"]
-        if step["type"] == "assistant_message" and not step.get("output") and step["id"] not in shown
+        if step["type"] == "assistant_message" and not (step.get("output") or "").strip() and step["id"] not in shown
     ]  # fmt: skip
     for step in empty:
         thread["steps"].remove(step)

@@ -124,7 +124,10 @@ async def drop_unwritten(thread: ThreadDict) -> None:
     empty = [
         step for step in thread["steps"]
         if step["type"] == "assistant_message"
-        and ((not step.get("output") and step["id"] not in shown) or (step.get("metadata") or {}).get(PASSING))
+        and (
+            (not (step.get("output") or "").strip() and step["id"] not in shown)
+            or (step.get("metadata") or {}).get(PASSING)
+        )
     ]  # fmt: skip
     for step in empty:
         thread["steps"].remove(step)

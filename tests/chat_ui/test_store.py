@@ -263,6 +263,27 @@ def test_a_database_that_fails_is_logged_and_the_page_goes_on(tmp_path, caplog) 
     assert "the history could not be read or written: no such table: steps" in caplog.text
 
 
+def test_a_thumb_below_a_reply_is_about_the_pictures_above_it(tmp_path) -> None:
+    async def story() -> None:
+        store = await opened(tmp_path)
+        thread, _ = await begun(store, "ada")
+        await store.conversations.save(thread, a_talk())
+        picture, note, question, answer = (new_id() for _ in range(4))
+        for second, (step, kind) in enumerate(
+            [(picture, "assistant_message"), (note, "assistant_message"), (question, "user_message"),
+             (answer, "assistant_message")], start=1
+        ):  # fmt: skip
+            await store.create_step(message(thread, step, "words", kind, second=second))
+        await store.create_element(card(thread, picture, turn="1"))
+        for step in (note, answer):
+            await store.upsert_feedback(Feedback(forId=step, value=1))
+        assert len(await store.rows("SELECT * FROM feedbacks")) == 2
+        assert [row["turnId"] for row in await store.rows("SELECT * FROM votes")] == ["1"]
+        await store.close()
+
+    run(story())
+
+
 def test_votes_in_the_table_name_the_files_beside_the_conversation(tmp_path) -> None:
     async def story() -> None:
         store = await opened(tmp_path)

@@ -58,6 +58,9 @@ def add_serve(
             list[str] | None, typer.Option(help="Let pages of this origin call the server; repeatable.")
         ] = None,
         batch: Annotated[int, typer.Option(help="Requests that are answered together.")] = 8,
+        remember_mb: Annotated[
+            int, typer.Option(help="Memory for what was read of conversations, MiB; 0 = none.")
+        ] = 256,
         safety: Annotated[
             str | None, typer.Option(help="Judge requests and pictures: a file of words, or PACKAGE.MODULE:FACTORY.")
         ] = None,
@@ -99,7 +102,7 @@ def add_serve(
             )  # fmt: skip
             clusters.run(settings, many, typer.echo)
         else:
-            run(plugins.into(settings), open_engine, batch)
+            run(plugins.into(settings), open_engine, batch, remember_mb)
 
 
 def api_keys(given: list[str] | None) -> tuple[str, ...]:
@@ -109,7 +112,10 @@ def api_keys(given: list[str] | None) -> tuple[str, ...]:
 
 
 def run(
-    settings: ServeSettings, open_engine: Callable[[str | None, dict[str, Any]], ChatEngine], batch: int = 8
+    settings: ServeSettings,
+    open_engine: Callable[[str | None, dict[str, Any]], ChatEngine],
+    batch: int = 8,
+    remember_mb: int = 256,
 ) -> None:
     """Serves until it is interrupted; up to `batch` requests are answered together.
 
@@ -129,7 +135,12 @@ def run(
         raise ImportError(f"the server needs more packages ({error}): pip install 'vargpt[serve]'") from error
     resolve_model(settings.model, OUTLINE)  # a mistake shows here, not in the first client's answer
     listening = listen(settings.host, settings.port)
-    scheduler = Scheduler(lambda: open_engine(settings.model, dict(settings.load)), settings.limits.waiting, batch)
+    scheduler = Scheduler(
+        lambda: open_engine(settings.model, dict(settings.load)),
+        settings.limits.waiting,
+        batch,
+        prefix_bytes=remember_mb * 2**20,
+    )
     scheduler.warm_up()
     config = uvicorn.Config(
         make_app(settings, scheduler), log_level="warning", timeout_graceful_shutdown=CLOSING_SECONDS

@@ -28,6 +28,7 @@ async def answer(talk: Conversation, turn: Turn, gallery: Gallery, scheduler: Sc
     ticket = None
     try:
         await memory.remember(talk, is_running=True)
+        shown.is_first = len(talk.turns) == 1
         while True:
             try:
                 view = View()

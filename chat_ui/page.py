@@ -15,6 +15,7 @@ from chat_ui.session import Turn
 from chat_ui.versions import version_id
 
 PACE = 0.08  # seconds that every preview stays; a small model is otherwise done before the first one is painted
+FIRST_PACE = 1.0  # the first one of a conversation: until then the browser has only begun to load what shows it
 
 
 class Reply:
@@ -33,6 +34,8 @@ class Reply:
         self._shown = View()
         self._status: cl.Message | None = None
         self._drawn_at: dict[int, float] = {}
+        self.is_first = False  # of its conversation
+        self._num_drawn = 0
         self._current: str | None = None
 
     @classmethod
@@ -153,7 +156,9 @@ class Reply:
             self._elements[card.index] = element
         element.props = values
         if card.index in self._drawn_at:
-            await asyncio.sleep(self._drawn_at[card.index] + PACE - time.monotonic())
+            pace = FIRST_PACE if self.is_first and self._num_drawn == 1 else PACE
+            await asyncio.sleep(self._drawn_at[card.index] + pace - time.monotonic())
+        self._num_drawn += 1
         self._drawn_at[card.index] = time.monotonic()
         # Not element.send(): that writes the props to a file each time, and a preview is not worth one.
         await cl.context.emitter.send_element(element.to_dict())

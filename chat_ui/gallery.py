@@ -24,6 +24,7 @@ class Gallery:
         self.replies: dict[str, Reply] = {}
         self._row_id = str(uuid.uuid4())
         self._row_below: str | None = None  # id of the message
+        self._has_row = False
 
     def begin(self, talk: Conversation, turn: Turn) -> Reply:
         """The reply of a turn that is about to run."""
@@ -42,7 +43,8 @@ class Gallery:
         for shown in self.replies.values():
             await shown.settle(talk.current)
         self._row_below = below or self._below_all
-        if self._row_below is None or not is_worth_a_row(talk):
+        self._has_row = self._has_row or is_worth_a_row(talk)
+        if self._row_below is None or not self._has_row:
             return
         is_marked, can_undo = talk.marked is not None, talk.undone is not None
         props = await asyncio.to_thread(tree_props, talk.tree, talk.current, is_marked, can_undo)

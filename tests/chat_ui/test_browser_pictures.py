@@ -10,7 +10,7 @@ from PIL import Image
 from tests.chat_ui.visitor import Page, Visitor
 
 pytestmark = pytest.mark.browser
-NUM_SCALES = 4  # of the pictures of `quick_page`
+NUM_SCALES = 3  # of the pictures of `quick_page`
 
 
 def at_version(visitor: Visitor, number: int) -> None:

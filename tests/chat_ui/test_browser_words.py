@@ -31,7 +31,7 @@ def test_commands_are_typed_or_pressed_and_unknown_ones_are_explained(visit, qui
     visitor.answered(before)
     assert "There is no command /unknowable" in visitor.replies[-1]
     visitor.page.click("#command-button")
-    visitor.page.click("text=Back to the picture before the last one")
+    visitor.page.click("#command-popover >> text=Back to the picture before the last one")
     visitor.page.click("#chat-submit")
     visitor.answered(before + 1)
     assert "nothing to undo" in visitor.replies[-1]

@@ -28,6 +28,7 @@ class Gallery:
         self.replies: dict[str, Reply] = {}
         self._row_id = str(uuid.uuid4())
         self._row_below: str | None = None  # id of the message
+        self._has_row = False
 
     def begin(self, talk: Conversation, turn: Turn) -> Reply:
         """The reply of a turn that is about to run."""
@@ -63,7 +64,8 @@ class Gallery:
         for shown in self.replies.values():
             await shown.settle(talk.current)
         self._row_below = below or self._below_all
-        if self._row_below is None or not is_worth_a_row(talk):
+        self._has_row = self._has_row or is_worth_a_row(talk)
+        if self._row_below is None or not self._has_row:
             return
         await cl.context.emitter.send_element(await asyncio.to_thread(self._row, talk))
 

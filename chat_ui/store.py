@@ -281,24 +281,26 @@ class Store(SQLAlchemyDataLayer):
         vote = known[0]["id"] if known else str(uuid.uuid4())
         row = {"id": vote, "forId": feedback.forId, "threadId": thread_id, "value": feedback.value}
         await self._put("feedbacks", row | ({} if feedback.comment is None else {"comment": feedback.comment}))
-        cards = await self._cards_above(thread_id, feedback.forId)
+        cards = await self._cards_of(thread_id, feedback.forId)
         talk = await self.conversations.load(thread_id) if cards else None
         below = ballot_below(talk.conversation, cards) if talk else None
         if below:
             await self._vote(vote, thread_id, below[0], "thumb", feedback.value, below[1])
         return vote
 
-    async def _cards_above(self, thread_id: str, step_id: str) -> list[dict[str, Any]]:
-        """The props of the picture cards that a thumb is about: those of its message, or of the last one before it.
+    async def _cards_of(self, thread_id: str, step_id: str) -> list[dict[str, Any]]:
+        """The props of the picture cards that a thumb is about.
 
-        Chainlit shows one pair of thumbs, below the last message of a reply.
+        Chainlit shows one pair of thumbs below a reply. They belong to the run that wrote its messages; where there
+        is none, to a message: its own cards then count, or those of the last message before it in the same reply.
         """
         steps = await self.rows(
-            'SELECT "id", "type" FROM steps WHERE "threadId" = :id ORDER BY "createdAt"', id=thread_id
+            'SELECT "id", "type", "parentId" FROM steps WHERE "threadId" = :id ORDER BY "createdAt"', id=thread_id
         )
         elements = await self.rows('SELECT "forId", "props" FROM elements WHERE "threadId" = :id', id=thread_id)
         place = next(place for place, step in enumerate(steps) if step["id"] == step_id)
-        for step in reversed(steps[: place + 1]):
+        written = [step for step in steps if step["parentId"] == step_id and step["type"] != "run"]
+        for step in reversed(written or steps[: place + 1]):
             cards = [read_back(row)["props"] for row in elements if row["forId"] == step["id"] and row["props"]]
             if cards or step["type"] == "user_message":
                 return cards

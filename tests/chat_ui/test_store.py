@@ -275,10 +275,14 @@ def test_a_thumb_below_a_reply_is_about_the_pictures_above_it(tmp_path) -> None:
         ):  # fmt: skip
             await store.create_step(message(thread, step, "words", kind, second=second))
         await store.create_element(card(thread, picture, turn="1"))
-        for step in (note, answer):
+        run_of_another, its_picture = new_id(), new_id()
+        await store.create_step(message(thread, run_of_another, "", "run", second=5))
+        await store.create_step(message(thread, its_picture, "words", second=6) | {"parentId": run_of_another})
+        await store.create_element(card(thread, its_picture, turn="2"))
+        for step in (note, answer, run_of_another):
             await store.upsert_feedback(Feedback(forId=step, value=1))
-        assert len(await store.rows("SELECT * FROM feedbacks")) == 2
-        assert [row["turnId"] for row in await store.rows("SELECT * FROM votes")] == ["1"]
+        assert len(await store.rows("SELECT * FROM feedbacks")) == 3
+        assert [row["turnId"] for row in await store.rows('SELECT * FROM votes ORDER BY "turnId"')] == ["1", "2"]
         await store.close()
 
     run(story())

@@ -112,6 +112,13 @@ class Visitor:
     def reads(self, words: str) -> None:
         self.page.wait_for_selector(f"text={words}")
 
+    def rests(self) -> None:
+        """Waits until the page has scrolled to the end of the reply; it would take away what is opened before."""
+        place, last = "document.querySelector('figure.picture').getBoundingClientRect().top", None
+        while (now := self.page.evaluate(place)) != last:
+            last = now
+            self.page.wait_for_timeout(700)
+
     def photograph(self, name: str) -> None:
         """A screenshot for people, where PICTURES_OF_TESTS names a folder."""
         if folder := os.environ.get("PICTURES_OF_TESTS"):
@@ -211,6 +218,7 @@ def test_versions_live_through_a_restart_and_the_first_is_changed_with_its_own_b
     again.draw("add a ball")
     again.sees_pictures(3)
     again.page.wait_for_selector(".version[aria-current=true]:has-text('3')")
+    again.rests()
     again.page.locator(".picture-refine-open").first.click()
     again.page.click(".picture-refine button")
     again.sees_pictures(4)

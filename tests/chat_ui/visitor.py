@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-LIMIT = 300_000  # milliseconds; nothing takes that long, but a loaded machine may
+LIMIT = 120_000  # milliseconds; nothing takes that long, but a loaded machine may
 # Notes every picture that is shown: which <img> it is in, a short mark of its content, and the line below it.
 RECORDER = """
 window.shown = [];

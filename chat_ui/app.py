@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import chainlit as cl
+from chainlit.server import app as chainlit_app
 from chainlit.types import ThreadDict
 
-from chat_ui import memory
+from chat_ui import api, memory
 from chat_ui.answering import answer
 from chat_ui.commands import Command, buttons, check, help_text, parse, version_number
 from chat_ui.panel import show_panel
@@ -60,6 +61,7 @@ scheduler = Scheduler(load)
 cl.on_app_startup(scheduler.warm_up)
 cl.on_app_shutdown(scheduler.close)
 memory.install()
+api.install(chainlit_app, scheduler, MODEL, OPTIONS)
 
 
 @cl.set_chat_profiles

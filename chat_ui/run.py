@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from chat_ui import api
 from chat_ui.data_folder import data_folder, private_folder
 from chat_ui.users import Users
 
@@ -64,6 +65,7 @@ def run(
     data: Path | None = None,
     database: str | None = None,
     users: Path | None = None,
+    with_api: bool = False,
 ) -> None:
     """Serves the page until it is interrupted; the process ends with it.
 
@@ -76,13 +78,17 @@ def run(
         data: where history and pictures are kept; None is VARGPT_DATA, or else the user's data folder.
         database: PostgreSQL address of the history; None is DATABASE_URL, or else a SQLite file in the data folder.
         users: who may log in (`chat_ui/users.py`); None is VARGPT_USERS, or else nobody needs a password.
+        with_api: answer OpenAI's clients too (`chat_ui/api.py`), with this model and its queue.
 
     Raises:
         OSError: the port is taken or not allowed, or the history cannot be opened.
         ValueError: the database, or the file of users, will not do.
-        ImportError: chainlit is not installed, or the driver of the database.
+        ImportError: chainlit is not installed, or the driver of the database, or what the API needs.
     """
     check_port(host, port)
+    if with_api:
+        api.check()
+        os.environ[api.SWITCH] = "1"
     os.environ.update(CHAINLIT_HOST=host, CHAINLIT_PORT=str(port))
     if model is not None:
         os.environ["VARGPT_MODEL"] = model

@@ -125,6 +125,7 @@ def ui(
     data: Annotated[Path | None, typer.Option(help="Folder of history, pictures and votes.")] = None,
     database: Annotated[str | None, typer.Option(help="PostgreSQL address of the history.")] = None,
     users: Annotated[Path | None, typer.Option(help="Who may log in: python -m chat_ui.users.")] = None,
+    api: Annotated[bool, typer.Option("--api", help="Answer OpenAI's clients too; keys: VARGPT_API_KEYS.")] = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
@@ -142,7 +143,7 @@ def ui(
 
         path = str(resolve_model(model).resolve())
     options = loading(device, dtype, quantize, offload, adapter)
-    kept: dict[str, Any] = {"data": data, "database": database, "users": users}
+    kept: dict[str, Any] = {"data": data, "database": database, "users": users, "with_api": api}
     run(host=host, port=port, headless=headless, model=path, options=options, **kept)
 
 

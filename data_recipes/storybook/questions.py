@@ -1,8 +1,10 @@
 """Questions about a page, with short canonical answers and the key that a right answer must hold.
 
 Every question is answered from the scene alone. Colours are asked only where the style shows them. Where an answer
-follows from what is seen, what is seen comes first ("I see a fox and two cars, but no cow."): a model that must say
-yes or no at the first word guesses, and its user cannot see why.
+follows from what is seen, what is seen comes first ("The owl is large and the ring is small, so the owl is bigger."):
+a model that must decide at the first word guesses, and its user cannot see why. Whether a thing is there is told like
+its number ("There are two cars, so yes.", "There is no cow, but a fox."): a small model learns to look for what was
+named, but hardly to compare a name with a list that it has just written.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ FAMILIES = {kind: Phrases(f"question {kind}", templates) for kind, templates in 
 class Question:
     """A question on one page. `key` holds the words that a right answer may hold, any one of them suffices."""
 
-    kind: str  # a name in MAKERS, or "more", or one of the other two descriptions
+    kind: str  # a name in MAKERS, or "more", "which", or one of the other two descriptions
     question: str
     answer: str
     key: tuple[str, ...]
@@ -117,12 +119,13 @@ def _on_the_page(scene: Scene) -> str:
     return listing([with_count(count, noun(kind, count)) for kind, count in counts.items()])
 
 
-def _present(scene: Scene) -> str:
-    return f"I see {_on_the_page(scene)}, so yes."
+def _present(total: int, names: tuple[str, str]) -> str:
+    """Yes, with what that follows from; `names` holds the singular and the plural."""
+    return f"There {be(total)} {COUNT_WORDS[total]} {names[total != 1]}, so yes."
 
 
 def _missing(scene: Scene, name: str) -> str:
-    return f"I see {_on_the_page(scene)}, but no {name}."
+    return f"There is no {name}, but {_on_the_page(scene)}."
 
 
 def _single_reference(rng: random.Random, scene: Scene, group: Group, it: float = 0.25) -> dict[str, str]:
@@ -135,7 +138,8 @@ def _single_reference(rng: random.Random, scene: Scene, group: Group, it: float 
 
 def _presence(rng: random.Random, scene: Scene, split: Split) -> Question | None:
     if rng.random() < 0.5:
-        answer, key, kind = _present(scene), "yes", rng.choice(scene.groups).kind
+        kind = rng.choice(scene.groups).kind
+        answer, key = _present(count_of(scene, kind), (noun(kind, 1), noun(kind, 2))), "yes"
     else:
         kind = _other_kind(rng, scene)
         answer, key = _missing(scene, noun(kind, 1)), "no"
@@ -150,7 +154,7 @@ def _count(rng: random.Random, scene: Scene, split: Split) -> Question | None:
         total, names = count_of_category(scene, category), CATEGORY_NOUNS[category]
         asked = names[1]
     else:
-        kind = rng.choice(scene.groups).kind if rng.random() < 0.9 else _other_kind(rng, scene)
+        kind = rng.choice(scene.groups).kind if rng.random() < 0.8 else _other_kind(rng, scene)
         total, names = count_of(scene, kind), (noun(kind, 1), noun(kind, 2))
         asked = user_noun(rng, kind, 2)
     answer = f"There {be(total)} {COUNT_WORDS[total]} {names[total != 1]}."
@@ -247,11 +251,9 @@ def _category_presence(rng: random.Random, scene: Scene, split: Split) -> Questi
         category = "animal" if category in ANIMALS else category
     if category == "bird" or category == "sky":
         return None
-    wanted = ANIMALS if category == "animal" else (category,)
-    shown = any(OBJECTS[group.kind].category in wanted for group in scene.groups)
-    one = CATEGORY_NOUNS[category][0]
-    answer, key = (_present(scene), "yes") if shown else (_missing(scene, one), "no")
-    return _question(rng, split, "category presence", answer, (key,), a=f"{article(one)} {one}")
+    total, names = count_of_category(scene, category), CATEGORY_NOUNS[category]
+    answer, key = (_present(total, names), "yes") if total else (_missing(scene, names[0]), "no")
+    return _question(rng, split, "category presence", answer, (key,), a=with_count(1, names[0]))
 
 
 def _comparison(rng: random.Random, scene: Scene, split: Split) -> Question | None:
@@ -320,6 +322,16 @@ def _style(rng: random.Random, scene: Scene, split: Split) -> Question | None:
     return _question(rng, split, "style", f"It is drawn {phrases[0]}.", (scene.style, *phrases))
 
 
+def which(rng: random.Random, scene: Scene, split: Split = "train") -> Question:
+    """Which of several things are there; every one is answered for. Its key is the whole answer."""
+    kinds = {_other_kind(rng, scene) for _ in range(rng.choice((1, 2, 3)))}
+    kinds |= {group.kind for group in rng.sample(scene.groups, rng.randint(1, len(scene.groups)))}
+    asked = rng.sample(sorted(kinds), len(kinds))
+    answer = ". ".join(f"{capitalised(noun(kind, 1))}: {'yes' if count_of(scene, kind) else 'no'}" for kind in asked)
+    things = listing([with_count(1, user_noun(rng, kind, 1)) for kind in asked], rng.choice(("and", "or")))
+    return _question(rng, split, "which", f"{answer}.", (f"{answer}.",), things=things)
+
+
 def describe(rng: random.Random, scene: Scene, split: Split = "train", kind: str = "description") -> Question:
     """A wish for a description; its key is the whole sentence."""
     answer = {"description": canonical, "short description": short, "long description": long}[kind](scene)
@@ -349,7 +361,7 @@ MAKERS: dict[str, Maker] = {
 }
 ASKED = (
     *("verify",) * 2, *("absent",) * 2, *("bigger",) * 2,
-    *("presence",) * 3, *("count",) * 4, *("colour",) * 3, *("position",) * 3, *("background",) * 2, *("at place",) * 2,
+    *("presence",) * 4, *("count",) * 4, *("colour",) * 3, *("position",) * 3, *("background",) * 2, *("at place",) * 2,
     "total", "size", "night", "category", "category presence", "comparison", "neighbour", "style",
     "description",
 )  # fmt: skip

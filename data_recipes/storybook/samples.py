@@ -13,7 +13,7 @@ from data_recipes.storybook.captions import canonical, long, short
 from data_recipes.storybook.dialogues import make_dialogue
 from data_recipes.storybook.edits import sample_edit
 from data_recipes.storybook.impossible import impossible_edit
-from data_recipes.storybook.questions import ask, describe
+from data_recipes.storybook.questions import Question, ask, describe, which
 from data_recipes.storybook.render import render
 from data_recipes.storybook.requests import open_request, phrase
 from data_recipes.storybook.scene import Scene
@@ -30,6 +30,8 @@ MIXTURE: dict[str, float] = {
     "dialogue": 0.14,
     "talk": 0.06,
 }
+TOLD = ("On my page: {page}", "A page in words: {page}", "Imagine this page: {page}", "Think of a picture: {page}",
+        "My picture shows this: {page}", "This is on the page: {page}")  # fmt: skip
 DESCRIPTIONS = ("description",) * 8 + ("short description", "long description")
 
 
@@ -38,7 +40,7 @@ class Sample:
     """One conversation to learn from: the assistant's messages are the ones to be learnt."""
 
     sample_id: int
-    kind: str  # a name in MIXTURE
+    kind: str  # a name in MAKERS
     messages: tuple[Message, ...]
 
 
@@ -84,14 +86,33 @@ def _describe(rng: random.Random, split: Split, resolution: int) -> list[Message
     return [Message.of("user", render(scene, resolution), asked.question), Message.of("assistant", asked.answer)]
 
 
+def _ask_about_all(rng: random.Random, scene: Scene, split: Split) -> Question:
+    """Often a question on the whole page: it teaches to see more per picture than one on a single thing."""
+    roll = rng.random()
+    if roll < 0.35:
+        return describe(rng, scene, split, "description")
+    return which(rng, scene, split) if roll < 0.7 else ask(rng, scene, split)
+
+
 def _ask(rng: random.Random, split: Split, resolution: int) -> list[Message]:
     scene = sample_page(rng, split)
     messages: list[Message] = []
-    described = rng.random() < 0.4  # what the whole page holds: teaches to see more per picture than one question
     for turn in range(rng.choice((2, 3, 4, 5, 6))):
-        asked = describe(rng, scene, split, "description") if described and turn == 0 else ask(rng, scene, split)
+        asked = _ask_about_all(rng, scene, split) if turn == 0 else ask(rng, scene, split)
         parts = (render(scene, resolution), asked.question) if turn == 0 else (asked.question,)
         messages += [Message.of("user", *parts), Message.of("assistant", asked.answer)]
+    return messages
+
+
+def _told(rng: random.Random, split: Split, resolution: int) -> list[Message]:
+    """Questions on a page that was told in words: what follows from what is learnt without looking."""
+    scene = sample_page(rng, split)
+    messages: list[Message] = []
+    opening = rng.choice(TOLD).format(page=canonical(scene))
+    for turn in range(rng.choice((2, 3, 4, 5, 6))):
+        asked = which(rng, scene, split) if rng.random() < 0.4 else ask(rng, scene, split)
+        text = f"{opening} {asked.question}" if turn == 0 else asked.question
+        messages += [Message.of("user", text), Message.of("assistant", asked.answer)]
     return messages
 
 
@@ -131,6 +152,7 @@ MAKERS: dict[str, Callable[[random.Random, Split, int], list[Message]]] = {
     "draw": _draw,
     "describe": _describe,
     "ask": _ask,
+    "told": _told,
     "edit": _edit,
     "dialogue": _dialogue,
     "talk": _talk,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data_recipes.catalogue import DATA_SETS
-from data_recipes.storybook.samples import MIXTURE
+from data_recipes.storybook.samples import MAKERS
 from training.recipes import full_size as recipe
 from training.recipes.nano import LANGUAGE_MIXTURE, OTHER_MIXTURE, SEEING_MIXTURE
 from training.stages import Stage, bytes_per_gpu, learn_only, parameters_by_organ, plan, table
@@ -108,7 +108,7 @@ def test_the_published_program_reads_data_sets_that_there_are() -> None:
 
 def test_nano_learns_from_kinds_that_the_storybook_has() -> None:
     for mixture in (LANGUAGE_MIXTURE, SEEING_MIXTURE, OTHER_MIXTURE):
-        assert set(mixture) <= set(MIXTURE)
+        assert set(mixture) <= set(MAKERS)
 
 
 def test_a_plan_and_its_table_agree() -> None:

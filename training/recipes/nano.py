@@ -83,7 +83,7 @@ def nano_sft() -> SftSettings:
             sample_every=500,
             save_every_minutes=3.0,
         ),
-        batches=BatchSettings(texts_per_pool=128, batches_per_pool=11, read_back_rate=0.12, all_slots_every=4),
+        batches=BatchSettings(texts_per_pool=192, batches_per_pool=11, read_back_rate=0.12, all_slots_every=4),
         flip_strength=0.0,
         detail=40.0,
         change=3.0,
@@ -96,9 +96,9 @@ Settings = TypeVar("Settings", SftSettings, sight.SightSettings, TokenizerSettin
 DRAWING_SAMPLES = 250_000  # of the first part of fine-tuning
 DRAWING_SHARE = 0.66
 OTHER_MIXTURE = {"edit": 0.42, "dialogue": 0.22, "ask": 0.18, "describe": 0.10, "talk": 0.08}  # the rest of that part
-LATER_MIXTURE = {"draw": 0.14, "edit": 0.42, "dialogue": 0.20, "ask": 0.19, "describe": 0.02, "talk": 0.03}
+LATER_MIXTURE = {"draw": 0.22, "edit": 0.36, "dialogue": 0.18, "ask": 0.19, "describe": 0.03, "talk": 0.02}
 CROWDS = (0.3, 0.3, 0.4)  # how often such a drawing shows one, two, three groups of things
-LANGUAGE_MIXTURE = {"draw": 0.45, "dialogue": 0.33, "talk": 0.22}
+LANGUAGE_MIXTURE = {"draw": 0.34, "dialogue": 0.22, "talk": 0.14, "told": 0.30}
 SEEING_MIXTURE = {"describe": 0.25, "ask": 0.40, "edit": 0.20, "dialogue": 0.15}
 
 

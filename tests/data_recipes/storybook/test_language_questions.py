@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from data_recipes.storybook.answers import answer_is_right
-from data_recipes.storybook.questions import CATEGORY_NOUNS, MAKERS, Question, ask
+from data_recipes.storybook.questions import CATEGORY_NOUNS, MAKERS, Question, ask, count_of, which
 from data_recipes.storybook.scene import Scene
 from data_recipes.storybook.wishes import sample_page
 from data_recipes.storybook.wording import COUNT_WORDS, PLACE_PHRASES, USER_PLACES, visible_colour
@@ -67,13 +67,37 @@ def test_totals_agree_with_a_recount() -> None:
 
 
 def test_presence_agrees_with_the_page() -> None:
+    names = {thing.name: kind for kind, thing in OBJECTS.items()}
+    singular = {word: kind for kind, thing in OBJECTS.items() for word in (thing.name, thing.plural)}
     for scene, asked in questions("presence"):
-        seen, verdict = re.fullmatch(r"I see (.*), (so yes|but no .*)\.", asked.answer).groups()
-        for kind in things(scene):
-            assert OBJECTS[kind].name in seen or OBJECTS[kind].plural in seen
-        assert asked.key == (("yes",) if verdict == "so yes" else ("no",))
         if asked.key == ("no",):
-            assert verdict.removeprefix("but no ") not in {OBJECTS[kind].name for kind in things(scene)}
+            assert names[denied(asked.answer)] not in things(scene)
+            for kind in things(scene):
+                assert OBJECTS[kind].name in asked.answer or OBJECTS[kind].plural in asked.answer
+        else:
+            number, name = re.fullmatch(r"There (?:is|are) (\w+) (.*), so yes\.", asked.answer).groups()
+            kind = singular[name]
+            assert count_of(scene, kind) == COUNT_WORDS.index(number) > 0
+
+
+def test_which_of_several_things_are_there_is_told_of_each() -> None:
+    rng, verdicts = random.Random(3), set()
+    names = {thing.name: kind for kind, thing in OBJECTS.items()}
+    for _ in range(100):
+        scene = sample_page(rng)
+        asked = which(rng, scene)
+        for line in asked.answer.removesuffix(".").split(". "):
+            name, verdict = line.split(": ")
+            kind = names.get(name[:1].lower() + name[1:]) or names[name]
+            assert verdict == ("yes" if count_of(scene, kind) else "no"), (scene, asked)
+            verdicts.add(verdict)
+        assert answer_is_right(asked, asked.answer) and not answer_is_right(asked, "Yes.")
+    assert verdicts == {"yes", "no"}
+
+
+def denied(answer: str) -> str:
+    """What an answer says is missing."""
+    return re.fullmatch(r"There is no (.*), but .*\.", answer)[1]
 
 
 def test_positions_and_sizes_name_their_group() -> None:
@@ -158,8 +182,7 @@ def test_a_wrong_guess_is_put_right_with_what_the_page_shows() -> None:
 def test_a_thing_that_is_asked_after_but_not_there_is_denied() -> None:
     names = {thing.name: kind for kind, thing in OBJECTS.items()}
     for scene, asked in questions("absent"):
-        missing = asked.answer.removesuffix(".").rsplit(", but no ", 1)[1]
-        assert names[missing] not in things(scene)
+        assert names[denied(asked.answer)] not in things(scene)
 
 
 def test_what_is_bigger_is_the_one_that_the_verdict_names() -> None:

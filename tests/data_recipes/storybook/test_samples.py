@@ -12,7 +12,7 @@ from PIL import Image
 from data_recipes.storybook import samples
 from data_recipes.storybook.captions import parse_canonical
 from data_recipes.storybook.render import render
-from data_recipes.storybook.samples import MIXTURE, make_sample, text_corpus
+from data_recipes.storybook.samples import MAKERS, MIXTURE, TOLD, make_sample, text_corpus
 from data_recipes.storybook.scene import Scene
 from data_recipes.storybook.splits import Phrases, is_held_out
 
@@ -66,7 +66,7 @@ def test_an_unknown_kind_is_named() -> None:
         make_sample(0, mixture={"paint": 1.0})
 
 
-@pytest.mark.parametrize("kind", list(MIXTURE))
+@pytest.mark.parametrize("kind", list(MAKERS))
 def test_turns_alternate_and_every_drawn_picture_follows_its_caption(kind: str) -> None:
     for sample_id in range(60):
         sample = make_sample(sample_id, mixture={kind: 1.0})
@@ -92,3 +92,10 @@ def test_the_corpus_is_reproducible_and_holds_both_sides() -> None:
     assert texts == list(islice(text_corpus(300), 200))
     assert len(texts) == 200
     assert all("\n" in text or text.endswith(".") for text in texts)
+
+
+def test_a_page_that_is_told_is_asked_about_without_a_picture() -> None:
+    for sample_id in range(40):
+        first, *later = make_sample(sample_id, mixture={"told": 1.0}).messages
+        assert any(first.text.startswith(opening.removesuffix("{page}")) for opening in TOLD)
+        assert not any(message.images for message in (first, *later))

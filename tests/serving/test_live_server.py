@@ -98,7 +98,7 @@ def test_clients_that_leave_in_the_middle_leave_nothing_behind(server: Child) ->
 
 def test_a_load_run_finds_no_errors_and_no_growth(server: Child) -> None:
     plan = LoadPlan(
-        url=server.url, users=6, seconds=10, alone_seconds=5, requests=240, kinds=("chat", "draw"), pid=server.pid,
+        url=server.url, users=6, seconds=10, alone_seconds=5, requests=960, kinds=("chat", "draw"), pid=server.pid,
         timeout=PATIENCE,
     )  # fmt: skip
     report = asyncio.run(measure(plan))
@@ -106,7 +106,7 @@ def test_a_load_run_finds_no_errors_and_no_growth(server: Child) -> None:
     assert report.together.kinds["draw"].count and report.alone.kinds["chat"].count
     # A leaked answer of a turn would be its cache: hundreds of KB; what is remembered on purpose is switched off above.
     # Remembered pictures take about 10 KB each.
-    assert report.growth is not None and report.growth < 60_000
+    assert report.growth is not None and report.growth < 100_000
 
 
 def test_a_server_killed_in_the_middle_of_a_request_starts_again() -> None:

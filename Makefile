@@ -29,8 +29,7 @@ browser: $(VENV)/.installed-dev ## Run the tests that drive the chat page in a r
 	$(BIN)/python -m pytest -m browser $(ARGS)
 
 live: $(VENV)/.installed-dev ## Run the tests that load and kill real servers and databases
-	@# Replicas (tests/serving/test_cluster.py) have not been seen to pass yet: run them by hand.
-	$(BIN)/python -m pytest -m slow tests/serving tests/chat_ui --ignore=tests/serving/test_cluster.py $(ARGS)
+	$(BIN)/python -m pytest -m slow tests/serving tests/chat_ui $(ARGS)
 
 check: $(VENV)/.installed-dev ## Format, lint, types and docstrings; changes nothing
 	$(BIN)/ruff format --check .

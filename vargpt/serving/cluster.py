@@ -90,10 +90,10 @@ class Replica:
         self.scheduler = Scheduler(lambda: engine, max_waiting=settings.limits.waiting, max_running=cluster.batch)
         self.scheduler.warm_up()
         gallery = SharedGallery(settings.keep_seconds, settings.keep_bytes, NAMESPACE)
-        self.app = make_app(settings, self.scheduler, gallery)
+        self._server = make_app(settings, self.scheduler, gallery)  # Ray has an attribute `app` of its own
 
     def __serve_build_asgi_app__(self) -> Any:
-        return self.app
+        return self._server
 
     def check_health(self) -> None:
         """Raises RuntimeError if this replica can answer nothing any more; Ray then replaces it."""
@@ -187,7 +187,7 @@ def deploy(settings: ServeSettings, cluster: ClusterSettings) -> str:
     _, serve = library()
     cluster.plugins.into(settings)  # mistakes show here, and not in a replica
     options = deployment_options(settings, cluster)
-    deployment = serve.deployment(serve.ingress()(Replica)).options(**options)
+    deployment = serve.deployment(**options)(serve.ingress()(Replica))
     serve.run(deployment.bind(settings, cluster, secrets.token_hex(4)), name=APP, route_prefix="/")
     return f"http://{settings.host}:{settings.port}"
 

@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt.chat.requests import seen_messages
+from vargpt.preferences import ROWS, Preference, PreferenceFolder
 from vargpt.types import ImagePart, Message, TextPart
 
 if TYPE_CHECKING:
     from chat_ui.session import Conversation, Turn
-
-ROWS, ABOUT = "rows.jsonl", "about.json"
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,6 @@ class Vote:
 
     ballot: Ballot
     verdict: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """After `prompt`, the reply `chosen` is better than `rejected`; both end with a drawn picture."""
-
-    prompt: tuple[Message, ...]
-    chosen: Message
-    rejected: Message
 
 
 def ballot_of(turn: Turn, index: int) -> Ballot | None:
@@ -79,7 +69,7 @@ def picked(ballot: Ballot) -> ImagePart:
     return ballot.reply.images[ballot.index]
 
 
-def pairs(votes: Iterable[Vote]) -> Iterator[Pair]:
+def pairs(votes: Iterable[Vote]) -> Iterator[Preference]:
     """Preferences, in an order that depends on the votes alone. Pictures without tokens teach nothing."""
     liked: dict[str, list[Ballot]] = {}
     disliked: dict[str, list[Ballot]] = {}
@@ -97,14 +87,14 @@ def pairs(votes: Iterable[Vote]) -> Iterator[Pair]:
                 yield from _pair(good, picked(good), bad, picked(bad))
 
 
-def _pair(good: Ballot, best: ImagePart, bad: Ballot, worst: ImagePart) -> Iterator[Pair]:
+def _pair(good: Ballot, best: ImagePart, bad: Ballot, worst: ImagePart) -> Iterator[Preference]:
     if (
         best.tokens is not None
         and worst.tokens is not None
         and kind(best) == kind(worst)
         and best.tokens != worst.tokens
     ):
-        yield Pair(good.prompt, replied(good.reply, best), replied(bad.reply, worst))
+        yield Preference(good.prompt, replied(good.reply, best), replied(bad.reply, worst))
 
 
 def opening(part: ImagePart) -> int:
@@ -140,10 +130,10 @@ def replied(reply: Message, part: ImagePart) -> Message:
     return Message("assistant", (*words, ImagePart(part.image, part.tokens, part.seed, settings)))
 
 
-# -- as files that training/preferences.py reads -----------------------------------------------------------------------
+# -- as a folder to learn from -----------------------------------------------------------------------------------------
 
 
-def write_pairs(found: Sequence[Pair], out: Path) -> str:
+def write_pairs(found: Sequence[Preference], out: Path) -> str:
     """Writes the pairs of the most frequent kind of picture; one line on what was written and what was not.
 
     Raises:
@@ -158,44 +148,14 @@ def write_pairs(found: Sequence[Pair], out: Path) -> str:
         )
     counts = Counter(kind(pair.chosen.images[0]) for pair in found)
     common = counts.most_common(1)[0][0]
-    out.mkdir(parents=True, exist_ok=True)
-    (out / ABOUT).write_text(json.dumps({"made_by": "votes of the chat page", "kind": common}) + "\n", encoding="utf-8")
     rows = [pair for pair in found if kind(pair.chosen.images[0]) == common]
-    with (out / ROWS).open("w", encoding="utf-8") as file:
-        for number, pair in enumerate(rows):
-            prompt = [
-                _described(message, out, f"{number:06d}-prompt{place}") for place, message in enumerate(pair.prompt)
-            ]
-            line = {
-                "number": number,
-                "prompt": prompt,
-                "chosen": _described(pair.chosen, out, f"{number:06d}-chosen"),
-                "rejected": _described(pair.rejected, out, f"{number:06d}-rejected"),
-                "scores": None,
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    folder = PreferenceFolder.continued(out, {"made_by": "votes of the chat page", "kind": common})
+    for number, pair in enumerate(rows):
+        folder.add(number, pair)
     told = f"{len(rows)} pairs of {common} in {out}"
     if len(rows) < len(found):
         told += f"; {len(found) - len(rows)} of other kinds were left out, because one run learns from one kind"
     return told
-
-
-def _described(message: Message, out: Path, stem: str) -> dict[str, Any]:
-    from safetensors.torch import save_file
-
-    parts: list[dict[str, Any]] = []
-    for place, part in enumerate(message.parts):
-        if isinstance(part, TextPart):
-            parts.append({"text": part.text})
-            continue
-        file = out / f"{stem}-{place}.png"
-        part.image.convert("RGB").save(file)
-        parts.append({"image": file.name, "seed": part.seed, "settings": part.settings})
-        if part.tokens is not None:
-            layout = part.tokens.layout
-            save_file({"tokens": part.tokens.flat().contiguous()}, file.with_suffix(".safetensors"))
-            parts[-1]["layout"] = [layout.height, layout.width, layout.scales, layout.position_grid]
-    return {"role": message.role, "parts": parts}
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from training.feedback import BorrowedModel, StepSettings, choose_organs, expect_trl, frozen_copy, quicken, run_trainer
-from training.preferences import Preference, PreferenceFolder
 from training.replies import reply_batch
 from vargpt.model import VARGPT
+from vargpt.preferences import Preference, PreferenceFolder
 from vargpt.processing import VargptProcessor
 
 try:

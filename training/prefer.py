@@ -22,12 +22,12 @@ from data_recipes.storybook.cases import practice_cases
 from data_recipes.storybook.layout import is_possible
 from data_recipes.storybook.render import render
 from data_recipes.storybook.scoring import meets, reading_of
-from training.preferences import Preference, PreferenceFolder
 from training.rewards import Reward, reward_named
 from vargpt.chat.album import INDEX, read_prompts
 from vargpt.chat.engine import ChatEngine
 from vargpt.chat.pictures import open_picture
 from vargpt.model import round_up
+from vargpt.preferences import Preference, PreferenceFolder
 from vargpt.types import ChatRequest, ImagePart, ImageSampling, Message, TextPart, TurnFinished
 
 PAGE_STEP = 32  # the renderer draws multiples of it, in px

@@ -12,7 +12,7 @@ from chat_ui.session import Conversation
 from chat_ui.votes import ROWS, Ballot, Vote, ballot_below, ballot_of, main, pairs, write_pairs
 from tests.chat_ui.remembered import a_talk, begun, opened, picture_part, run, same_parts
 from tests.chat_ui.test_store import card
-from training.preferences import PreferenceFolder
+from vargpt.preferences import PreferenceFolder
 from vargpt.types import ImageLayout, ImagePart, ImageTokens, Message
 
 ASKED = (Message.of("user", "draw a fox"),)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from tests.test_model import picture
-from training.preferences import Preference
 from vargpt.model import VARGPT
+from vargpt.preferences import Preference
 from vargpt.types import ImagePart, ImageTokens, Message
 
 

@@ -18,13 +18,13 @@ from tests.test_peft import TARGETS
 from tests.training.preference_rows import preference
 from training.dpo import DpoSettings, PairCollator, PictureDPO, train
 from training.feedback import StepSettings, choose_organs, quicken
-from training.preferences import PreferenceFolder
 from training.quick_attention import matmul_attention
 from training.recipes import nano_dpo
 from vargpt.adapters import adapted_layers
 from vargpt.chat.engine import ChatEngine
 from vargpt.loading import load, save
 from vargpt.model import VARGPT
+from vargpt.preferences import PreferenceFolder
 from vargpt.testing import tiny_model, tiny_processor
 
 PROCESSOR = tiny_processor()

@@ -16,11 +16,11 @@ from data_recipes.storybook.render import render
 from tests.test_model import picture
 from tests.training.preference_rows import drawn, preference
 from training.prefer import Wanted, announced_pages, build, pictures_from
-from training.preferences import ROWS, PreferenceFolder
 from training.replies import layout_of, reply_batch
 from vargpt.chat.engine import ChatEngine
 from vargpt.cli import app
 from vargpt.model import IGNORE_INDEX
+from vargpt.preferences import ROWS, PreferenceFolder
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import ImagePart, Message, TextPart, TurnFinished
 

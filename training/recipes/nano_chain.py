@@ -28,7 +28,6 @@ from training.feedback import DECODER, leave_model
 from training.grow import grow
 from training.overrides import apply_overrides
 from training.prefer import build, storybook_prompts
-from training.preferences import PreferenceFolder
 from training.recipes import nano
 from training.recipes.nano import Beginnings, Budget, nano_sft
 from training.recipes.nano_dpo import nano_dpo
@@ -39,6 +38,7 @@ from training.stages import Stage, learn_only
 from vargpt.chat.engine import ChatEngine
 from vargpt.loading import load, model_hash, resolve_model
 from vargpt.model import VARGPT
+from vargpt.preferences import PreferenceFolder
 from vargpt.processing import VargptProcessor
 from vargpt.types import Message
 

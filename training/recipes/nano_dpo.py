@@ -19,8 +19,8 @@ from training.adapters import lora_of_rank
 from training.dpo import DpoSettings, train
 from training.feedback import StepSettings, leave_model
 from training.overrides import apply_overrides
-from training.preferences import PreferenceFolder
 from vargpt.loading import load
+from vargpt.preferences import PreferenceFolder
 
 logger = logging.getLogger(__name__)
 

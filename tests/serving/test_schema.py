@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from tests.chat.scripted import drawing_engine
 from vargpt.chat.scheduler import Scheduler
+from vargpt.serving import answers
 from vargpt.serving.app import make_app
 from vargpt.serving.settings import Limits, ServeSettings
 
@@ -29,11 +30,35 @@ def schema() -> Iterator[object]:
     scheduler.close()
 
 
+ANSWERS = {
+    "/v1/models": answers.ModelsAnswer, "/v1/models/{name}": answers.ModelAnswer, "/health": answers.HealthAnswer,
+    "/v1/chat/completions": answers.ChatAnswer, "/v1/images/generations": answers.PicturesAnswer,
+    "/v1/images/edits": answers.PicturesAnswer, "/v1/images/variations": answers.PicturesAnswer,
+}  # fmt: skip
+answered: set[str] = set()  # paths whose answers were held against their description
+
+
 def check(case: schemathesis.Case) -> None:
     response = case.call()
     assert response.status_code < 500, response.text
     if response.status_code >= 400:
-        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+        answers.ErrorAnswer.model_validate(response.json())
+    elif response.headers["content-type"][0].startswith("application/json"):
+        ANSWERS[case.path].model_validate(response.json())
+        answered.add(case.path)
+
+
+def test_every_answer_that_is_described_holds_what_is_said_of_it(schema: object) -> None:
+    described = schema.raw_schema["paths"]
+    assert set(ANSWERS) <= set(described)
+    for path, kind in ANSWERS.items():
+        [operation] = described[path].values()
+        told = operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+        assert told.endswith(f"/{kind.__name__}") and {"4XX", "5XX"} <= set(operation["responses"])
+    form = described["/v1/images/edits"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["required"]) == {"prompt", "image"} and {"mask", "image[]", "faithfulness"} <= set(
+        form["properties"]
+    )
 
 
 def test_no_request_makes_a_server_error(schema: object) -> None:
@@ -46,3 +71,4 @@ def test_no_request_makes_a_server_error(schema: object) -> None:
     assert len(operations) >= 7
     for operation in operations:
         few(given(case=operation.as_strategy())(check))()
+    assert answered >= {"/v1/models", "/health", "/v1/images/generations"}, answered

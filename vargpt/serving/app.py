@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from vargpt.chat.album import software
 from vargpt.chat.scheduler import Scheduler
 from vargpt.serving import chat, images
+from vargpt.serving.answers import ERRORS, HealthAnswer, ModelAnswer, ModelsAnswer, answers_with
 from vargpt.serving.door import Door
 from vargpt.serving.errors import add_handlers
 from vargpt.serving.gallery import Gallery
@@ -40,7 +41,8 @@ def make_app(settings: ServeSettings, scheduler: Scheduler, gallery: Gallery | N
     if gallery is None:
         gallery = Gallery(settings.keep_seconds, settings.keep_bytes)
     # The pages that show the endpoints fetch their scripts from other hosts; /openapi.json has the same to say.
-    app = FastAPI(title="vargpt", version=software().removeprefix("vargpt").strip(), docs_url=None, redoc_url=None)
+    version = software().removeprefix("vargpt").strip()
+    app = FastAPI(title="vargpt", version=version, docs_url=None, redoc_url=None, responses=ERRORS)
     app.state.service = Service(settings, scheduler, metrics, gallery)
     for part in (router, chat.router, images.router):
         app.include_router(part)
@@ -54,14 +56,14 @@ def make_app(settings: ServeSettings, scheduler: Scheduler, gallery: Gallery | N
     return app
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=answers_with(ModelsAnswer))
 async def models(request: Request) -> dict[str, Any]:
     """What may stand in the field model."""
     service: Service = request.app.state.service
     return {"object": "list", "data": [describe(service, name) for name in service.models]}
 
 
-@router.get("/v1/models/{name:path}")
+@router.get("/v1/models/{name:path}", responses=answers_with(ModelAnswer))
 async def model(name: str, request: Request) -> dict[str, Any]:
     """One model."""
     service: Service = request.app.state.service
@@ -69,7 +71,7 @@ async def model(name: str, request: Request) -> dict[str, Any]:
     return describe(service, name)
 
 
-@router.get("/health")
+@router.get("/health", responses=answers_with(HealthAnswer))
 async def health(request: Request) -> Response:
     """Whether the server answers (it does), and whether the model is there already."""
     service: Service = request.app.state.service

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from vargpt.serving.answers import ChatAnswer, answers_with
 from vargpt.serving.conversion import chat_requests, read_messages
 from vargpt.serving.previews import is_shown
 from vargpt.serving.protocol import ChatBody
@@ -22,7 +23,7 @@ from vargpt.types import ChatRequest, ImageFinished, ImagePreview, TextDelta, Tu
 router = APIRouter()
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses=answers_with(ChatAnswer, is_streamed=True))
 async def complete(body: ChatBody, request: Request) -> Response:
     """Answers a conversation with words and pictures."""
     service: Service = request.app.state.service

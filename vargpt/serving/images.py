@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
+from vargpt.serving.answers import PicturesAnswer, answers_with
 from vargpt.serving.conversion import edit_message, edited, picture_request, variation_message, varied
 from vargpt.serving.errors import ApiError, invalid, validation_error
 from vargpt.serving.previews import is_shown, partial_index
@@ -31,16 +32,25 @@ IMAGES = ("image", "image[]")
 ENDED = {"image_generation": "image_generation.completed", "image_edit": "image_edit.completed"}
 
 router = APIRouter()
+ANSWERS = answers_with(PicturesAnswer, is_streamed=True)
 
 
-@router.post("/v1/images/generations")
+def form_body(kind: type[PictureBody], *files: str) -> dict[str, Any]:
+    """What an endpoint reads from a form, for the OpenAPI description; the first of the files must be there."""
+    schema = kind.model_json_schema()
+    schema["properties"] |= {name: {"type": "string", "format": "binary"} for name in files}
+    schema["required"] = [*schema.get("required", []), files[0]]
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+@router.post("/v1/images/generations", responses=ANSWERS)
 async def generate(body: GenerationBody, request: Request) -> Response:
     """Draws pictures from words."""
     job = await Job.of(request, body, Message("user", (TextPart(body.prompt),)), body.prompt)
     return await job.answer(request, "image_generation")
 
 
-@router.post("/v1/images/edits")
+@router.post("/v1/images/edits", responses=ANSWERS, openapi_extra=form_body(EditBody, *IMAGES, "mask"))
 async def edit(request: Request) -> Response:
     """Changes a picture, everywhere or where a mask is transparent. Multipart: image or image[], mask, prompt."""
     service: Service = request.app.state.service
@@ -52,7 +62,7 @@ async def edit(request: Request) -> Response:
     return await job.changed(edited(job.order, body, sources[0], region)).answer(request, "image_edit")
 
 
-@router.post("/v1/images/variations")
+@router.post("/v1/images/variations", responses=ANSWERS, openapi_extra=form_body(VariationBody, "image"))
 async def vary(request: Request) -> Response:
     """Draws a picture again, with the same things in the same places and other details. Multipart: image."""
     service: Service = request.app.state.service

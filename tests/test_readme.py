@@ -22,8 +22,10 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def commands(program: str) -> list[str]:
-    """The command lines of `program` in fenced blocks and in `code spans` of the README."""
-    lines = [line for language, block in FENCE.findall(README) if language != "python" for line in block.splitlines()]
+    """The command lines of `program` in fenced blocks of all documents, and in `code spans` of the README."""
+    texts = [document.read_text(encoding="utf-8") for document in DOCUMENTS]
+    blocks = [block for text in texts for language, block in FENCE.findall(text) if language != "python"]
+    lines = [line for block in blocks for line in block.splitlines()]
     spans = re.findall(r"`([^`\n]+)`", FENCE.sub("", README))
     found = (line.split("&&")[-1].strip() for line in [*lines, *spans])
     return sorted({line for line in found if line.startswith(f"{program} ")})
@@ -45,9 +47,10 @@ def parse(command: Any, name: str, arguments: list[str], parent: Any = None) -> 
 
 
 @pytest.mark.parametrize("line", commands("vargpt"))
-def test_every_command_of_the_readme_is_understood(line: str, home: Path) -> None:
-    (home / "fox.png").touch()
-    parse(command_tree(), "vargpt", shlex.split(line)[1:])
+def test_every_command_of_the_documents_is_understood(line: str, home: Path) -> None:
+    for name in ("fox.png", "photo.jpg", "wishes.txt"):
+        (home / name).touch()
+    parse(command_tree(), "vargpt", shlex.split(line, comments=True)[1:])
 
 
 def test_a_command_that_does_not_exist_is_noticed() -> None:
@@ -57,13 +60,13 @@ def test_a_command_that_does_not_exist_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("line", commands("make"))
-def test_every_make_target_of_the_readme_exists(line: str) -> None:
+def test_every_make_target_of_the_documents_exists(line: str) -> None:
     target = next(word for word in shlex.split(line)[1:] if "=" not in word)
     assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("line", commands("pip"))
-def test_every_extra_of_the_readme_exists(line: str) -> None:
+def test_every_extra_of_the_documents_exists(line: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for extras in re.findall(r"\[([\w,]+)\]", line):
         assert set(extras.split(",")) <= set(project["optional-dependencies"])

@@ -134,14 +134,20 @@ def pages(tmp_path: Path) -> Iterator[list[Page]]:
         page.kill()
 
 
-def test_a_kill_while_drawing_costs_the_unfinished_turn_and_nothing_else(browser, model, pages, tmp_path) -> None:
-    page = Page(tmp_path, model)
+def a_page_with_a_fox(browser, model: Path, pages: list[Page], folder: Path) -> tuple[Page, Visitor]:
+    """A page that runs, and a visitor who has had a picture drawn."""
+    page = Page(folder, model)
     pages.append(page)
     page.start()
     ada = Visitor(browser, page)
     ada.come_in()
     ada.draw("draw a fox")
     ada.sees_pictures(1)
+    return page, ada
+
+
+def test_a_kill_while_drawing_costs_the_unfinished_turn_and_nothing_else(browser, model, pages, tmp_path) -> None:
+    page, ada = a_page_with_a_fox(browser, model, pages, tmp_path)
     [folder] = page.conversations
     before = read_document(folder).conversation
     ada.draw("draw a cat")
@@ -188,13 +194,7 @@ def test_a_kill_while_drawing_costs_the_unfinished_turn_and_nothing_else(browser
 def test_versions_live_through_a_restart_and_the_first_is_changed_with_its_own_bits(
     browser, model, pages, tmp_path
 ) -> None:
-    page = Page(tmp_path, model)
-    pages.append(page)
-    page.start()
-    ada = Visitor(browser, page)
-    ada.come_in()
-    ada.draw("draw a fox")
-    ada.sees_pictures(1)
+    page, ada = a_page_with_a_fox(browser, model, pages, tmp_path)
     ada.draw("make it sepia")
     ada.sees_pictures(2)
     ada.page.wait_for_selector(".version[aria-current=true]:has-text('2')")

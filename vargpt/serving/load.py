@@ -170,7 +170,7 @@ def _library() -> Any:
     try:
         import httpx2
     except ImportError:
-        raise ImportError("load runs need httpx2: pip install 'vargpt[serve]' httpx2") from None
+        raise ImportError("load runs need httpx2: pip install 'vargpt[serve,clients]'") from None
     return httpx2
 
 

@@ -355,6 +355,18 @@ def evaluate_storybook(
         markdown.write_text(report.markdown(result), encoding="utf-8")
 
 
+@evaluate.command("compare")
+def compare_reports(
+    before: Annotated[Path, typer.Argument(help="A report that `vargpt evaluate storybook --out` wrote.")],
+    after: Annotated[Path, typer.Argument(help="Another one, of the same cases.")],
+) -> None:
+    """Say what became better or worse between two reports, case by case, and print it as a Markdown table."""
+    from vargpt.evaluation import comparison
+
+    first, second = comparison.read_report(before), comparison.read_report(after)
+    typer.echo(comparison.markdown(first, second, comparison.compare(first, second)))
+
+
 @app.command()
 def bench(
     runs: Annotated[int, typer.Option(help="Turns (or drawings) of which the median is taken.")] = 5,

@@ -106,7 +106,9 @@ class Row:
     score: Score
     beside: dict[str, Score] = field(default_factory=dict)
     unit: str = "share"
-    marks: dict[str, list[float]] = field(default_factory=dict, repr=False)  # per case; not in the report
+    marks: dict[str, list[float]] = field(default_factory=dict, repr=False)  # per case, in the order of the cases
+    groups: list[int] = field(default_factory=list, repr=False)  # which marks are resampled as one; empty = each alone
+    parts: tuple[str, ...] = ()  # of a mean over rows of its task: their names
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,17 @@ class Report:
     rows: tuple[Row, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """For `json.dump`."""
+        """For `json.dump`; `marks` has a digit per case, 1 = right, so that reports can be compared case by case."""
         rows = []
         for row in self.rows:
-            beside = {name: asdict(score) for name, score in row.beside.items()}
-            rows.append({"task": row.task, "name": row.name, "unit": row.unit, **asdict(row.score), "beside": beside})
+            entry = {"task": row.task, "name": row.name, "unit": row.unit, **asdict(row.score)}
+            entry["beside"] = {name: asdict(score) for name, score in row.beside.items()}
+            if "right" in row.marks:
+                entry["marks"] = "".join("1" if mark else "0" for mark in row.marks["right"])
+                entry["groups"] = " ".join(map(str, row.groups))
+            if row.parts:
+                entry["parts"] = list(row.parts)
+            rows.append(entry)
         return {"benchmark": self.benchmark, **self.about, "rows": rows}
 
 

@@ -67,7 +67,7 @@ def measure_edits(run: Run) -> Measured:
             marks[name] += [world.edit_is_right(*pair) for pair in zip(control, readings, strict=True)]
         yield len(cases)
     rows = [_row("edit", "all", marks)]
-    rows += [Row("edit", kind, mean_score(values)) for kind, values in sorted(kinds.items())]
+    rows += [Row("edit", kind, mean_score(values), marks={"right": values}) for kind, values in sorted(kinds.items())]
     if marks["outside"]:
         ceiling = {"ceiling": mean_score(marks["ceiling outside"])}
         rows.append(Row("edit", "PSNR outside, dB", mean_score(marks["outside"]), ceiling, "dB"))

@@ -114,7 +114,8 @@ def _headline(world: World, rows: Sequence[Row]) -> list[Row]:
     if len(parts) < len(world.headline):
         return []
     means = {name: mean_of_means([row.marks[name] for row in parts]) for name in ("right", "judge", "ceiling")}
-    return [Row("draw", f"mean of {len(world.headline)}", means.pop("right"), means)]
+    names = tuple(row.name for row in parts)
+    return [Row("draw", f"mean of {len(parts)}", means.pop("right"), means, parts=names)]
 
 
 def round_trip(engine: ChatEngine) -> Reconstruct:

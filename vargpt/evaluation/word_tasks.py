@@ -22,8 +22,8 @@ def measure_answers(run: Run) -> Measured:
             right = not reply.images and run.world.answer_is_right(case.question, reply.text)
             kinds[case.question.kind].append(right)
         yield len(cases)
-    rows = [Row("ask", "all", mean_score([mark for marks in kinds.values() for mark in marks]))]
-    return rows + [Row("ask", kind, mean_score(marks)) for kind, marks in sorted(kinds.items())]
+    rows = [share("ask", "all", [mark for _, marks in sorted(kinds.items()) for mark in marks])]
+    return rows + [share("ask", kind, marks) for kind, marks in sorted(kinds.items())]
 
 
 def measure_routes(run: Run) -> Measured:
@@ -33,9 +33,9 @@ def measure_routes(run: Run) -> Measured:
         for case, turn in zip(cases, run.reply("route", start, [case.messages for case in cases]), strict=True):
             kinds[case.route, case.why].append(bool(turn.message.images) == (case.route == "image"))
         yield len(cases)
-    rows = [Row("route", "all", mean_score([mark for marks in kinds.values() for mark in marks]))]
+    rows = [share("route", "all", [mark for _, marks in sorted(kinds.items()) for mark in marks])]
     for (route, why), marks in sorted(kinds.items()):
-        rows.append(Row("route", f"{'picture' if route == 'image' else 'text'}: {why}", mean_score(marks)))
+        rows.append(share("route", f"{'picture' if route == 'image' else 'text'}: {why}", marks))
     return rows
 
 
@@ -64,7 +64,12 @@ def measure_dialogues(run: Run) -> Measured:
         marks["whole dialogues"] += whole
         owners["whole dialogues"] += range(start, start + len(cases))
         yield len(cases)
-    return [Row("dialogue", name, mean_score(values, owners[name])) for name, values in marks.items()]
+    return [share("dialogue", name, marks[name], owners[name]) for name in marks]
+
+
+def share(task: str, name: str, marks: list[float], groups: Sequence[int] = ()) -> Row:
+    """The row of so many right and wrong cases."""
+    return Row(task, name, mean_score(marks, groups or None), marks={"right": marks}, groups=list(groups))
 
 
 def _spoken(run: Run, turn: Any) -> Message:

@@ -80,6 +80,22 @@ def file_prompts(path: Path) -> list[Wanted]:
     return [Wanted((Message.of("user", prompt),)) for prompt in read_prompts(path)]
 
 
+def told_apart(wanted: Sequence[Wanted], path: Path) -> list[Wanted]:
+    """Those prompts that a folder of preferences, made from these very prompts, has a pair of.
+
+    Where all pictures of a prompt are equally good, there is nothing to learn from comparing them.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it has no pair, or is of other prompts.
+    """
+    pairs = PreferenceFolder.existing(path).pairs
+    for number, words in pairs.items():
+        if number >= len(wanted) or wanted[number].prompt != words:
+            raise ValueError(f"{path} is of other prompts (number {number} is {words!r}); make it with the same seed")
+    return [wanted[number] for number in sorted(pairs)]
+
+
 def pictures_from(folder: Path) -> Better:
     """Pictures of another model by prompt, from a folder with an `index.jsonl` as `vargpt draw --from` writes it.
 
@@ -235,6 +251,7 @@ class Order:
     seed: int
     batch_size: int
     temperature: float | None = None  # None = the model's own, at which pictures of one prompt may be too much alike
+    guidance: float | None = None  # likewise; 1 draws from the very distribution whose log-probabilities are learnt
 
     def __post_init__(self) -> None:
         if (self.prompts is None) == (self.storybook is None):
@@ -259,6 +276,8 @@ class Order:
     def about(self, engine: ChatEngine) -> dict[str, Any]:
         """What must not change when a folder is continued; more prompts of the same kind may come."""
         fields = {name: getattr(self, name) for name in ("n", "reward", "chosen_from", "seed", "temperature")}
+        if self.guidance is not None:
+            fields["guidance"] = self.guidance
         prompts = "storybook" if self.prompts is None else str(self.prompts)
         return fields | {"prompts": prompts, "model": engine.model_name, "model_hash": engine.model_hash}
 
@@ -271,7 +290,9 @@ def run(order: Order, opened: Callable[[], ChatEngine], out: Path) -> str:
     folder = PreferenceFolder.continued(out, order.about(engine))
     with tqdm(total=len(wanted), initial=len(folder.tried), unit="prompt", file=sys.stderr) as bar:
         fields = {"n": order.n, "seed": order.seed, "reward": reward, "better": better, "batch_size": order.batch_size}
-        sampling = None if order.temperature is None else engine.image_sampling(temperature=order.temperature)
+        asked = {"temperature": order.temperature, "guidance_scale": order.guidance}
+        changes = {name: value for name, value in asked.items() if value is not None}
+        sampling = engine.image_sampling(**changes) if changes else None
         for _ in build(engine, wanted, folder, **fields, sampling=sampling):
             bar.update()
     return f"{len(folder)} pairs from {len(folder.tried)} prompts in {out}"

@@ -424,13 +424,14 @@ def prefer(
     seed: Annotated[int, typer.Option("--seed", help="Of the prompts and of the first picture.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Prompts drawn together.")] = 8,
     temperature: TemperatureOption = None,
+    guidance: GuidanceOption = None,
     model: ModelOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Draw several pictures of every prompt and keep which is better, for preference training."""
     from training.prefer import Order, run
 
-    order = Order(prompts, storybook, n, reward, chosen_from, seed, batch_size, temperature)
+    order = Order(prompts, storybook, n, reward, chosen_from, seed, batch_size, temperature, guidance)
     typer.echo(run(order, lambda: open_engine(model, {"device": device}), out))
 
 

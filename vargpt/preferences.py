@@ -110,6 +110,13 @@ class PreferenceFolder:
         """Numbers of the prompts that have a line."""
         return {line["number"] for line in self._lines}
 
+    @property
+    def pairs(self) -> dict[int, str]:
+        """The numbers of the prompts that have a pair, and the words of their last message."""
+        return {
+            line["number"]: "".join(part.get("text", "") for part in line["prompt"][-1]["parts"]) for line in self._rows
+        }
+
     def add(self, number: int, row: Preference | None) -> None:
         """Writes the line of prompt `number`: a pair, or None if there was none to be had.
 

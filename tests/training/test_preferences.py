@@ -15,14 +15,14 @@ from data_recipes.storybook.cases import practice_cases
 from data_recipes.storybook.render import render
 from tests.test_model import picture
 from tests.training.preference_rows import drawn, preference
-from training.prefer import Wanted, announced_pages, build, pictures_from
+from training.prefer import Wanted, announced_pages, build, pictures_from, storybook_prompts, told_apart
 from training.replies import layout_of, reply_batch
 from vargpt.chat.engine import ChatEngine
 from vargpt.cli import app
 from vargpt.model import IGNORE_INDEX
 from vargpt.preferences import ROWS, PreferenceFolder
 from vargpt.testing import tiny_model, tiny_processor
-from vargpt.types import ImagePart, Message, TextPart, TurnFinished
+from vargpt.types import ImagePart, ImageSampling, Message, TextPart, TurnFinished
 
 MODEL, PROCESSOR = tiny_model(), tiny_processor()
 
@@ -204,9 +204,14 @@ class Painter:
 
     def __init__(self, n: int) -> None:
         self.cases, self.asked = {case.request: case for case in practice_cases(n)}, []
+        self.samplings = set()
+
+    def image_sampling(self, **changes):
+        return ImageSampling(**changes)
 
     def reply_batch(self, requests):
         self.asked += [request.messages[-1].text for request in requests]
+        self.samplings |= {request.image_sampling for request in requests}
         return [self.reply(request) for request in requests]
 
     def reply(self, request):
@@ -232,6 +237,29 @@ def test_the_command_builds_a_folder_from_the_storybook_and_goes_on_where_it_sto
     assert CliRunner().invoke(app, arguments).exit_code == 0 and len(painter.asked) == 3
     other = CliRunner().invoke(app, [*arguments, "--seed", "8"])
     assert other.exit_code == 2 and "seed was 0 and is 8" in other.output
+
+
+def test_pictures_can_be_drawn_as_they_are_learnt_from(monkeypatch, tmp_path) -> None:
+    painter = Painter(2)
+    monkeypatch.setattr(ChatEngine, "load", lambda *args, **fields: painter)
+    arguments = ["prefer", "--storybook", "2", "--n", "2", "--reward", "storybook", "--out", str(tmp_path / "rows")]
+    plainly = [*arguments, "--guidance", "1", "--temperature", "1"]
+    assert CliRunner().invoke(app, plainly).exit_code == 0
+    assert painter.samplings == {ImageSampling(guidance_scale=1.0, temperature=1.0)}
+    otherwise = CliRunner().invoke(app, [*arguments, "--guidance", "2", "--temperature", "1"])
+    assert otherwise.exit_code == 2 and "guidance was 1.0 and is 2.0" in otherwise.output
+
+
+def test_prompts_that_no_picture_was_better_at_are_left_out(tmp_path) -> None:
+    wanted, folder = storybook_prompts(4), PreferenceFolder(tmp_path)
+    pair = preference(MODEL, 1)
+    for number, row in ((0, None), (1, replace(pair, prompt=wanted[1].messages)), (2, None)):
+        folder.add(number, row)
+    assert told_apart(wanted, tmp_path) == [wanted[1]]
+    with pytest.raises(ValueError, match="is of other prompts"):
+        told_apart(storybook_prompts(4, seed=1), tmp_path)
+    with pytest.raises(ValueError, match="is of other prompts"):
+        told_apart(wanted[:1], tmp_path)
 
 
 @pytest.mark.parametrize(

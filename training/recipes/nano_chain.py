@@ -62,9 +62,10 @@ ROWS_AT_ONCE = 8  # pairs
 class Chain:
     """The stages as data; `--set sft_128.steps=2000` changes one of them, `--set beginnings.language...` the first.
 
-    Preferences of a DPO stage come from `pictures` pictures of each of `prompts` requests, drawn at `temperature`: at
-    the one that nano is shown with, they are mostly alike to the judge. `validation` held-out conversations give the
-    losses after every stage. `num_workers` processes make batches.
+    Preferences of a DPO stage come from `pictures` pictures of each of `prompts` requests, drawn at `temperature` with
+    `guidance`: by default from the very distribution that DPO learns about. As nano is shown, they are mostly alike to
+    the judge. `validation` held-out conversations give the losses after every stage. `num_workers` processes make
+    batches.
     """
 
     beginnings: Beginnings
@@ -75,7 +76,8 @@ class Chain:
     edit: Stage
     prompts: int = 400
     pictures: int = 4
-    temperature: float = 0.7
+    temperature: float = 1.0
+    guidance: float = 1.0
     validation: int = 64
     compiled: bool = True
     num_workers: int = 1
@@ -234,10 +236,11 @@ def prefer(
 ) -> PreferenceFolder | None:
     """Which of the model's own pictures are better; None if the time was over before all prompts were drawn."""
     wanted = storybook_prompts(chain.prompts, seed)
-    about = {"model_hash": model_hash(before), "n": chain.pictures, "seed": seed, "temperature": chain.temperature}
+    drawn = {"temperature": chain.temperature, "guidance_scale": chain.guidance}
+    about = {"model_hash": model_hash(before), "n": chain.pictures, "seed": seed} | drawn
     folder = PreferenceFolder.continued(run_dir / "preferences", about)
     engine = ChatEngine(*opened)
-    sampling = dataclasses.replace(opened[0].config.sampling(), temperature=chain.temperature)
+    sampling = dataclasses.replace(opened[0].config.sampling(), **drawn)
     options = {"n": chain.pictures, "seed": seed, "reward": reward, "batch_size": DRAWN_TOGETHER, "sampling": sampling}
     for _ in build(engine, wanted, folder, **options):
         if budget.left == 0 and len(folder.tried) < len(wanted):

@@ -18,7 +18,7 @@ from training.adapters import lora_of_rank
 from training.feedback import StepSettings, leave_model
 from training.grpo import GrpoSettings, train
 from training.overrides import apply_overrides
-from training.prefer import file_prompts, storybook_prompts
+from training.prefer import file_prompts, storybook_prompts, told_apart
 from training.rewards import reward_named
 from vargpt.loading import load
 
@@ -45,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prompts = parser.add_mutually_exclusive_group(required=True)
     prompts.add_argument("--storybook", type=int, metavar="N", help="so many requests of the storybook")
     prompts.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt per line")
+    parser.add_argument(
+        "--told-apart",
+        type=Path,
+        metavar="FOLDER",
+        help="only those of the prompts that these preferences have a pair of",
+    )
     parser.add_argument("--reward", action="append", required=True, help="storybook or clip:MODEL; several add up")
     parser.add_argument("--out", type=Path, default=Path("runs/nano_grpo"), help="where checkpoints and the model go")
     parser.add_argument("--lora", type=int, metavar="RANK", help="learn adapters of this rank beside the same organs")
@@ -59,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lora = lora_of_rank(chosen.lora, settings.steps.organs)
         rewards = [reward_named(name) for name in chosen.reward]
         wanted = file_prompts(chosen.prompts) if chosen.prompts else storybook_prompts(chosen.storybook)
+        wanted = told_apart(wanted, chosen.told_apart) if chosen.told_apart else wanted
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     model, processor = load(chosen.model, device=settings.steps.device, dtype="float32")

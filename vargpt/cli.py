@@ -469,6 +469,9 @@ add_serve(app, loading, open_engine)
 
 
 def main() -> None:
+    # Read when torch is loaded. Threads that spin while they wait for one another slow a picture ten times as soon as
+    # anything else (a browser, say) needs one of the processors; sleeping ones do not.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     app()
 
 

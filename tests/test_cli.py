@@ -391,5 +391,7 @@ def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise() -> None:
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
     for environment, policy in ((kept, "passive"), (kept | {"OMP_WAIT_POLICY": "active"}, "active")):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment
+        )
         assert done.stdout.splitlines()[-1] == policy, done.stderr

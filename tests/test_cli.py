@@ -395,3 +395,9 @@ def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise() -> None:
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment
         )
         assert done.stdout.splitlines()[-1] == policy, done.stderr
+
+
+def test_the_shipped_model_draws_without_a_word_of_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vargpt.cli", "draw", "a fox", "--out", str(tmp_path / "fox.png"), "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, "Warning" in done.stderr) == (0, False), done.stderr

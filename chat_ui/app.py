@@ -20,6 +20,7 @@ from chainlit.types import ThreadDict
 from chat_ui import api, memory
 from chat_ui.answering import answer
 from chat_ui.commands import Command, buttons, check, help_text, parse, version_number
+from chat_ui.fresh import asks_for_a_new_picture
 from chat_ui.panel import show_panel
 from chat_ui.profiles import Profile, adapter_line, profile_named, profile_of, profiles, switched
 from chat_ui.region import region_of
@@ -131,8 +132,10 @@ async def ask(message: cl.Message) -> None:
     except (ValueError, OSError) as error:
         await cl.ErrorMessage(str(error)).send()
         return
+    is_new = command.name != "edit" and asks_for_a_new_picture(command.words, command.name == "draw")
     async with one_turn():
-        await answer(conversation(), conversation().ask(message.id, prompt, command.route), gallery(), scheduler)
+        turn = conversation().ask(message.id, prompt, command.route, is_new)
+        await answer(conversation(), turn, gallery(), scheduler)
 
 
 @cl.on_stop

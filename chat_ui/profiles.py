@@ -52,7 +52,7 @@ def switched(words: str, adapters: Sequence[str]) -> tuple[str, ...] | None:
         ValueError: there are no adapters, or none of this name; the message lists them.
     """
     if not adapters:
-        raise ValueError("No adapter is loaded: start the page with one, as in `vargpt ui --lora FOLDER`.")
+        raise ValueError("No adapter is loaded: start the page with one, as in `vargpt ui --adapter FOLDER`.")
     choices = {choice.lower(): choice for choice in adapter_choices(adapters)} | {"all": ADAPTER_ALL}
     if words.lower() not in choices:
         offered = ", ".join(f"`/lora {choice}`" for choice in adapter_choices(adapters))

@@ -33,6 +33,7 @@ POLICY = (
 WORDS = {  # where Chainlit's own words do not fit
     ("chat", "input", "placeholder"): "Ask for a picture, about a picture, or for a change",
     ("chat", "watermark"): "A small model: it makes mistakes.",
+    ("chat", "input", "actions", "stop"): "Stop",
     ("chat", "settings", "title"): "How to draw and speak",
     ("auth", "login", "title"): "Log in",
     ("auth", "login", "form", "email", "label"): "Name",
@@ -50,8 +51,21 @@ WORDS = {  # where Chainlit's own words do not fit
     ("threadHistory", "thread", "actions", "rename", "description"): "How this conversation is listed",
     ("threadHistory", "thread", "actions", "rename", "success"): "Renamed",
     ("threadHistory", "thread", "actions", "rename", "inProgress"): "Renaming",
+    ("threadHistory", "thread", "actions", "delete", "success"): "Deleted",
+    ("threadHistory", "thread", "actions", "delete", "inProgress"): "Deleting",
+    ("navigation", "header", "readme"): "Help",
+    ("navigation", "newChat", "button"): "New conversation",
+    ("navigation", "newChat", "dialog", "title"): "New conversation",
+    ("navigation", "newChat", "dialog", "tooltip"): "New conversation",
+    ("navigation", "newChat", "dialog", "description"): "The one that is open stays in the list on the left.",
     ("chat", "messages", "feedback", "positive"): "Better than others",
     ("chat", "messages", "feedback", "negative"): "Worse than others",
+    ("chat", "messages", "feedback", "edit"): "Change the vote",
+    ("chat", "messages", "feedback", "dialog", "title"): "Your vote",
+    ("chat", "messages", "feedback", "dialog", "submit"): "Vote",
+    ("chat", "messages", "feedback", "dialog", "yourFeedback"): "Why, if you like",
+    ("chat", "messages", "feedback", "status", "updating"): "Keeping your vote",
+    ("chat", "messages", "feedback", "status", "updated"): "Vote kept",
 }
 FOREIGN_LINK = re.compile(r"<link\b[^>]*\bhref=\"https?://[^>]*>\s*")
 

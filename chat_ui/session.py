@@ -107,8 +107,15 @@ class Conversation:
         """Every picture of the conversation, attached or drawn."""
         return tree_of(version for turn in self.turns.values() for version in self._versions(turn))
 
-    def ask(self, turn_id: str, prompt: Message, route: Route = "auto") -> Turn:
-        """A new turn; an id that is known already is an edited question, and all that came after it is forgotten."""
+    def ask(self, turn_id: str, prompt: Message, route: Route = "auto", is_new: bool = False) -> Turn:
+        """A new turn; an id that is known already is an edited question, and all that came after it is forgotten.
+
+        Args:
+            turn_id: of the page's message.
+            prompt: what was said, and the pictures attached to it.
+            route: what the reply is to be.
+            is_new: a picture is asked for that is made from no other, unless something is attached, marked or leant on.
+        """
         if turn_id in self.turns:
             self._forget_from(turn_id)
         before, made_from, carried, region = self.current, self.current, None, self.marked
@@ -117,6 +124,8 @@ class Conversation:
         elif self.carried is not None:
             carried = self.carried
             prompt = Message.of("user", carried, *prompt.parts)
+        if is_new and not (prompt.images or region or self.settings.faithfulness):
+            made_from = None
         self.carried = self.marked = None
         return self._add(
             Turn(

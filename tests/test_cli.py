@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -376,3 +379,25 @@ def test_whole_weights_are_packed_on_a_cpu_and_no_others(options, packed, monkey
 
     monkeypatch.setattr("vargpt.quantization.check_quantization", lambda *_: None)  # which asks for bitsandbytes
     assert loading(*options)["packed"] is packed
+
+
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise() -> None:
+    code = (
+        "import os, sys; sys.argv = ['vargpt', '--version']\n"
+        "from vargpt.cli import main\n"
+        "assert 'torch' not in sys.modules  # it would have read the variable by now\n"
+        "try: main()\n"
+        "except SystemExit: print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    for environment, policy in ((kept, "passive"), (kept | {"OMP_WAIT_POLICY": "active"}, "active")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment
+        )
+        assert done.stdout.splitlines()[-1] == policy, done.stderr
+
+
+def test_the_shipped_model_draws_without_a_word_of_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vargpt.cli", "draw", "a fox", "--out", str(tmp_path / "fox.png"), "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, "Warning" in done.stderr) == (0, False), done.stderr

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -482,6 +483,11 @@ add_serve(app, loading, open_engine)
 
 
 def main() -> None:
+    # Read when torch is loaded. Threads that spin while they wait for one another slow a picture ten times as soon as
+    # anything else (a browser, say) needs one of the processors; sleeping ones do not.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # What transformers will call otherwise one day is news for those who write this, not for those who draw.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     app()
 
 

@@ -259,6 +259,30 @@ def test_a_conversation_that_breaks_the_processor_harms_nobody_else(make: Callab
     assert finished(tickets[0]).reason == finished(tickets[2]).reason == "stop"
 
 
+def test_a_conversation_that_breaks_while_it_is_read_harms_none_that_is_being_answered(
+    make: Callable[..., Scheduler],
+) -> None:
+    engine = drawing_engine()
+    draw, extend = engine.model.draw, engine.model.extend
+    scheduler = make(engine)
+    late: list[Ticket] = []
+
+    def fragile(state: object, *more: object, **fields: object) -> object:
+        if state is None:
+            raise ValueError("a picture that cannot be read")
+        return extend(state, *more, **fields)
+
+    def draw_while_another_comes(*args: object, **fields: object) -> object:
+        engine.model.draw, engine.model.extend = draw, fragile
+        late.append(scheduler.submit(ask("draw a cat")))
+        return draw(*args, **fields)
+
+    engine.model.draw = draw_while_another_comes
+    assert finished(scheduler.submit(ask("draw a fox"))).reason == "stop"
+    with pytest.raises(ValueError, match="a picture that cannot be read"):
+        finished(late[0])
+
+
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 

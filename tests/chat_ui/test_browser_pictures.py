@@ -47,8 +47,10 @@ def test_a_conversation_goes_back_to_a_picture_and_branches_from_it(visit, quick
     at_version(visitor, 3)
     asked = quick_page.requests[-1]
     assert (asked["words"], asked["num_messages"], asked["pictures_seen"]) == ("add a ball", 3, 1)
-    first, second, third = (visitor.page.locator(".version").nth(index).bounding_box() for index in range(3))
-    assert first["y"] == second["y"] < third["y"] and second["x"] == third["x"] > first["x"]
+    first, second, third = visitor.page.evaluate(
+        "[...document.querySelectorAll('.version')].map((version) => [version.offsetLeft, version.offsetTop])"
+    )
+    assert first[1] == second[1] < third[1] and second[0] == third[0] > first[0]
 
     visitor.page.click(".versions-undo")
     at_version(visitor, 1)

@@ -83,7 +83,7 @@ def test_lora_switches_by_name_and_says_what_there_is() -> None:
     assert (switched("off", names), switched("all", names)) == ((), None)
     with pytest.raises(ValueError, match="no adapter “fox”.*`/lora robot`, `/lora Crayon`, `/lora off`"):
         switched("fox", names)
-    with pytest.raises(ValueError, match="vargpt ui --lora"):
+    with pytest.raises(ValueError, match="vargpt ui --adapter"):
         switched("robot", [])
     assert "**robot, Crayon**" in adapter_line(None, names) and "**none**" in adapter_line((), names)
 

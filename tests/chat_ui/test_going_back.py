@@ -55,6 +55,26 @@ def test_every_picture_is_made_from_the_one_that_was_current_when_it_was_asked_f
     assert talk.current == "4/0"
 
 
+def test_a_picture_that_is_no_change_begins_a_line_of_its_own_and_undo_still_leads_back() -> None:
+    talk = story()
+    turn = talk.ask("5", said("user", "draw a castle"), is_new=True)
+    talk.finish(turn, said("assistant", drawn()))
+    asked(talk, "6", "make it sepia")
+    assert lineage(talk)[-2:] == [("5/0", None), ("6/0", "5/0")]
+    talk.undo()
+    assert talk.undo().id == "4/0"
+
+
+def test_what_was_marked_or_attached_or_is_leant_on_is_changed_whatever_the_words_say() -> None:
+    talk = story()
+    talk.mark("4/0", MASK)
+    assert talk.ask("5", said("user", "draw a castle"), is_new=True).made_from == "4/0"
+    attached = talk.ask("6", said("user", ImagePart(Image.new("RGB", (8, 8))), "paint a hat"), is_new=True)
+    assert attached.made_from == "6/in0"
+    talk.settings = PageSettings(faithfulness=0.5)
+    assert talk.ask("7", said("user", "draw a castle"), is_new=True).made_from == "4/0"
+
+
 def test_going_back_forgets_what_was_said_since_and_a_branch_begins_there() -> None:
     talk = story()
     talk.go_to("1/0")

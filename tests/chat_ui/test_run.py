@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+from functools import reduce
 from pathlib import Path
 
 import pytest
 
-from chat_ui.run import FOREIGN_LINK, check_port, prepare
+from chat_ui.run import FOREIGN_LINK, WORDS, check_port, prepare
 
 
 def test_the_page_that_is_served_links_to_no_other_host(tmp_path: Path) -> None:
@@ -21,6 +22,14 @@ def test_the_page_that_is_served_links_to_no_other_host(tmp_path: Path) -> None:
     assert (root / "chainlit.md").read_text(encoding="utf-8").startswith("# vargpt")
     words = json.loads((root / ".chainlit" / "translations" / "en-US.json").read_text(encoding="utf-8"))
     assert "picture" in words["chat"]["input"]["placeholder"]
+
+
+def test_every_word_of_ours_still_has_a_place_on_the_page(tmp_path: Path) -> None:
+    pytest.importorskip("chainlit")
+    file = prepare(tmp_path / "page") / ".chainlit" / "translations" / "en-US.json"
+    words = json.loads(file.read_text(encoding="utf-8"))
+    for path, ours in WORDS.items():
+        assert reduce(lambda place, key: place.get(key, {}), path, words) == ours, path
 
 
 def test_a_port_that_is_taken_is_said_with_what_to_do() -> None:

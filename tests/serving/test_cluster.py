@@ -1,4 +1,4 @@
-"""Replicas behind one address: what Ray Serve is told; and, slowly, two real ones of which one is killed."""
+"""Replicas behind one address: what Ray Serve is told; and, slowly, two real ones: flooded, killed, replaced."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
+import openai
 import pytest
 
+from vargpt.serving.answers import ErrorAnswer
 from vargpt.serving.child import free_port
 from vargpt.serving.cluster import ClusterSettings, deployment_options
 from vargpt.serving.load_requests import call, opened
@@ -22,6 +25,11 @@ from vargpt.serving.settings import Limits, ServeSettings
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 600.0  # seconds; machines may be busy
+# Each holds 4 requests and lets 4 more wait: 16 in all.
+SERVE = [
+    *(sys.executable, "-m", "vargpt.cli", "serve", "--cluster"),
+    *("--replicas", "2", "--batch", "2", "--max-waiting", "4"),
+]
 
 
 def test_replicas_hold_two_batches_and_the_queue_is_bounded() -> None:
@@ -65,14 +73,22 @@ def test_without_ray_the_extra_is_named() -> None:
 class Cluster:
     """`vargpt serve --cluster` in a process of its own."""
 
-    def __init__(self, url: str, process: subprocess.Popen) -> None:
-        self.url, self.process = url, process
+    def __init__(self, url: str, process: subprocess.Popen, environment: dict[str, str]) -> None:
+        self.url, self.process, self.environment = url, process, environment
 
     def replicas(self) -> list[int]:
         """Process ids of the replicas, which Ray names by their titles."""
         found = subprocess.run(["ps", "-eo", "pid,ppid,sid,args"], capture_output=True, text=True).stdout.splitlines()
         rows = [line.split(None, 3) for line in found if "ray::ServeReplica:vargpt" in line]
         return sorted(int(pid) for pid, *_ in rows if self._is_mine(int(pid)))
+
+    def ray_address(self) -> str:
+        """Where the Ray that was started for it takes new deployments."""
+        for entry in Path("/proc").glob("[0-9]*"):
+            if self._is_mine(int(entry.name)) and "raylet" in (entry / "comm").read_text():
+                words = (entry / "cmdline").read_text().split("\0")
+                return next(word.split("=", 1)[1] for word in words if word.startswith("--gcs-address="))
+        raise AssertionError("there is no Ray of this cluster")
 
     def _is_mine(self, pid: int) -> bool:
         try:
@@ -99,7 +115,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     pytest.importorskip("ray")
     port, home = free_port(), tmp_path_factory.mktemp("home")
     environment = os.environ | {"HOME": str(home), "VARGPT_TEST": str(port), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "vargpt.cli", "serve", "--cluster", "--replicas", "2", "--port", str(port)]
+    command = [*SERVE, "--port", str(port)]
     log = home / "said.txt"
     with log.open("wb") as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
@@ -108,7 +124,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         while "2 replica(s)" not in (text := log.read_text(errors="replace")):
             assert process.poll() is None and time.monotonic() < end, text
             time.sleep(1)
-        yield Cluster(f"http://127.0.0.1:{port}", process)
+        yield Cluster(f"http://127.0.0.1:{port}", process, environment)
     finally:
         process.send_signal(signal.SIGINT)
         try:
@@ -146,3 +162,51 @@ def test_a_replica_that_is_killed_under_load_loses_no_request_and_comes_back(clu
         time.sleep(1)
     assert before[0] not in now and before[1] in now
     assert cluster.ask("chat", 1).status_code == 200
+
+
+@pytest.mark.slow
+def test_who_finds_no_room_is_told_so_in_openais_form(cluster: Cluster) -> None:
+    asked = call("draw", 1, "nano")
+
+    def once(_: int) -> httpx2.Response:
+        return httpx2.post(f"{cluster.url}{asked.path}", timeout=PATIENCE, **asked.arguments())
+
+    with ThreadPoolExecutor(60) as users:
+        answers = list(users.map(once, range(120)))
+    turned_away = [answer for answer in answers if answer.status_code != 200]
+    assert 0 < len(turned_away) < len(answers)
+    assert {answer.status_code for answer in turned_away} == {429}
+    assert {answer.headers["retry-after"] for answer in turned_away} == {"5"}
+    assert {ErrorAnswer.model_validate(answer.json()).error.code for answer in turned_away} == {"queue_full"}
+    with openai.OpenAI(base_url=f"{cluster.url}/v1", api_key="any", timeout=PATIENCE) as client:
+        assert client.models.list().data[0].id == "nano"
+
+
+@pytest.mark.slow
+def test_a_rolling_restart_under_load_replaces_every_replica_and_no_request_fails(cluster: Cluster) -> None:
+    before = cluster.replicas()
+    again = [*SERVE, "--port", cluster.url.rpartition(":")[2], "--cluster-address", cluster.ray_address()]
+    environment = cluster.environment | {"RAY_AUTH_MODE": "token"}  # Ray's rule where the address is not "auto"
+    restarted, answers = threading.Event(), []
+
+    def user(number: int) -> None:  # nobody asks twice: whatever fails counts
+        while not restarted.is_set():
+            asked = call("draw" if number % 2 else "chat", number, "nano")
+            answers.append(httpx2.post(f"{cluster.url}{asked.path}", timeout=PATIENCE, **asked.arguments()))
+            number += 4
+
+    with ThreadPoolExecutor(4) as users:
+        running = [users.submit(user, number) for number in range(4)]
+        try:
+            done = subprocess.run(again, capture_output=True, text=True, timeout=PATIENCE, env=environment)
+            assert done.returncode == 0, done.stderr
+            end = time.monotonic() + PATIENCE
+            while set(now := cluster.replicas()) & set(before) or len(now) != 2:
+                assert time.monotonic() < end, f"not all replicas were replaced: {before}, then {now}"
+                time.sleep(1)
+        finally:
+            restarted.set()
+        for one in running:
+            one.result()
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(answers) >= 8

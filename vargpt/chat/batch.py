@@ -122,6 +122,7 @@ class Batch:
         self.turns += [turn for turn, _ in ready]
         for part in in_parts(ready, self.max_rows):
             self._together(part, self._read, [turn for turn, _ in part])
+        self.turns = [turn for turn in self.turns if not turn.is_over]  # whoever failed is told by `turn.error`
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, ChatEvent]]:

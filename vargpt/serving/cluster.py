@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from vargpt.serving import front
 from vargpt.serving.plugins import Plugins, announcements
 from vargpt.serving.settings import ServeSettings
 
@@ -141,9 +142,16 @@ def connect(settings: ServeSettings, cluster: ClusterSettings) -> None:
         RuntimeError: Ray does not start here.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when Ray starts: it would report home
+    os.environ[front.VARIABLE] = front.CALLBACK  # the same; a cluster that runs already was started with it or without
     ray, serve = library()
     if cluster.address is not None:
-        ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False)
+        try:
+            ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False)
+        except ConnectionError as error:
+            hint = "where it asks for a token and its address is written out, set RAY_AUTH_MODE=token"
+            raise ConnectionError(
+                f"there is no Ray cluster to be reached at {cluster.address}: {error} ({hint})"
+            ) from None
     else:
         start(ray, cluster)
     options = {"host": settings.host, "port": settings.port, "request_timeout_s": settings.limits.seconds + 30}

@@ -21,11 +21,12 @@ const line = ({ id, place, from }) => {
 
 const HOW = { attached: "attached", again: "again", refined: "refined", variation: "variation" };
 
-// A new picture is at the right end and the row below the reply; who has scrolled elsewhere since then stays there.
+// The picture to go on with is shown, and the row below the reply; who has scrolled elsewhere since then stays there.
 const intoView = (node) => {
   if (!node || node.dataset.count === String(versions.length)) return;
   node.dataset.count = String(versions.length);
-  node.scrollLeft = node.scrollWidth;
+  node.scrollLeft = now ? at(now.place[0]) - node.clientWidth / 2 : node.scrollWidth;
+  node.scrollTop = now ? at(now.place[1]) - node.clientHeight / 2 : node.scrollHeight;
   setTimeout(() => node.closest(".versions")?.scrollIntoView({ block: "nearest" }), 100); // the cards are laid out by then
 };
 

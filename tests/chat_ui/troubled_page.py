@@ -1,0 +1,37 @@
+"""The page on a machine with little room: one is answered at a time, two may wait, and some questions fill the memory.
+
+python -m tests.chat_ui.troubled_page PORT MODEL
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from chat_ui.run import run
+from vargpt.chat.engine import ChatEngine
+from vargpt.chat.scheduler import Scheduler, Ticket
+from vargpt.types import ChatRequest
+
+TOO_MUCH = "more than fits"  # a question with these words runs out of memory
+begin, submit = Scheduler.__init__, Scheduler.submit
+
+
+def narrow(self: Scheduler, load: Callable[[], ChatEngine]) -> None:
+    begin(self, load, max_waiting=2, max_running=1)
+
+
+def submitting(self: Scheduler, request: ChatRequest, *more: Any, **named: Any) -> Ticket:
+    if TOO_MUCH not in request.messages[-1].text:
+        short = replace(request.text_sampling, max_new_tokens=6)
+        return submit(self, replace(request, text_sampling=short), *more, **named)
+    ticket = Ticket(request, "", True, lambda _: 0)
+    ticket.put(MemoryError("as the scheduler says it"))
+    return ticket
+
+
+if __name__ == "__main__":
+    Scheduler.__init__, Scheduler.submit = narrow, submitting  # type: ignore[method-assign]
+    run(port=int(sys.argv[1]), headless=True, model=sys.argv[2])

@@ -22,7 +22,7 @@ from data_recipes.storybook.layout import PAGE, SIDE
 from data_recipes.storybook.reading import Reading, Thing, aspects, satisfies
 from data_recipes.storybook.render import sprite_of
 from data_recipes.storybook.scene import SIZES, Group
-from data_recipes.storybook.styles import REACH, apply_style, style_part
+from data_recipes.storybook.styles import apply_style
 from data_recipes.storybook.templates import Bank, empty_page, empty_pages, halved, looks
 
 __all__ = ["Judge", "Reading", "Thing", "aspects", "satisfies"]
@@ -286,23 +286,14 @@ class _Search:
         thing = thing[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
         painted = self.painted.copy()
         painted[rows, columns] = painted[rows, columns] * (1 - thing[..., 3:]) + thing[..., :3]
-        around = _widened(rows, REACH + 1), _widened(columns, REACH + 1)  # beyond, nothing changes
-        shown = self._styled_part(painted, *around)
-        target, before = self.target[around], self.error[around]
-        after = ((target - shown) ** 2).sum(axis=-1)
-        solid = thing[..., 3] > 0.5
-        inside = _within(rows, around[0]), _within(columns, around[1])
-        explained, weakest = _explained(before[inside] * solid, after[inside] * solid)
-        close = _within(_widened(rows, 1), around[0]), _within(_widened(columns, 1), around[1])
-        correlation = _correlation(target[close], shown[close])
-        return _Fit(candidate, float((before - after).sum()), explained, weakest, correlation, painted)
-
-    def _styled_part(self, painted: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-        """The same part of `_styled`."""
-        wide = tuple(_widened(axis, REACH + 2, block=2) for axis in (rows, columns))
-        part = (painted[wide] + 0.5).clip(0, 255).astype(np.uint8)
-        drawn = style_part(self.guess.style, part, PAGE, wide[0].start, wide[1].start)
-        return _softened(drawn.astype(np.float32))[_within(rows, wide[0]), _within(columns, wide[1])]
+        shown = self._styled(painted)
+        after = ((self.target - shown) ** 2).sum(axis=-1)
+        weight = np.zeros((PAGE, PAGE), dtype=np.float32)
+        weight[rows, columns] = thing[..., 3] > 0.5
+        explained, weakest = _explained(self.error * weight, after * weight, rows, columns)
+        window = (slice(max(rows.start - 1, 0), rows.stop + 1), slice(max(columns.start - 1, 0), columns.stop + 1))
+        correlation = _correlation(self.target[window], shown[window])
+        return _Fit(candidate, float((self.error - after).sum()), explained, weakest, correlation, painted)
 
     def _improved(self, fit: _Fit) -> _Fit:
         """The best of the neighbouring positions, then of the other colours: the wide search sees both roughly."""
@@ -345,39 +336,22 @@ def _candidate(size: str, look: int, position: int) -> _Candidate:
     return _Candidate(look, size, int(xs[position]), int(ys[position]))
 
 
-def _widened(axis: slice, reach: int, block: int = 1) -> slice:
-    """More of one axis of the page on both sides, in whole blocks."""
-    start, stop = max(axis.start - reach, 0), min(axis.stop + reach, PAGE)
-    return slice(start // block * block, -(-stop // block) * block)
-
-
-def _within(axis: slice, window: slice) -> slice:
-    """A part of an axis, counted from where a window begins."""
-    return slice(axis.start - window.start, axis.stop - window.start)
-
-
 def _softened(page: np.ndarray) -> np.ndarray:
     """A light blur (1 2 1), so that a soft reconstruction and a sharp drawing are compared fairly."""
-    across = 2 * page
-    across[:, 1:] += page[:, :-1]
-    across[:, :-1] += page[:, 1:]
-    across[:, [0, -1]] += page[:, [0, -1]]
-    down = 2 * across
-    down[1:] += across[:-1]
-    down[:-1] += across[1:]
-    down[[0, -1]] += across[[0, -1]]
-    return down / 16
+    padded = np.pad(page, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    across = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
+    return (across[:-2] + 2 * across[1:-1] + across[2:]) / 4
 
 
-def _explained(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    """Share of the energy "h w" that is gone, over all and in the worst quarter with a tenth of it or more."""
+def _explained(before: np.ndarray, after: np.ndarray, rows: slice, columns: slice) -> tuple[float, float]:
+    """Share of the energy that is gone, over all and in the worst quarter with a tenth of the energy or more."""
     total = float(before.sum())
     if total <= 0:
         return 0.0, 0.0
-    middle_row, middle_column = before.shape[0] // 2, before.shape[1] // 2
+    middle_row, middle_column = (rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2
     shares = []
-    for vertical in (slice(None, middle_row), slice(middle_row, None)):
-        for horizontal in (slice(None, middle_column), slice(middle_column, None)):
+    for vertical in (slice(rows.start, middle_row), slice(middle_row, rows.stop)):
+        for horizontal in (slice(columns.start, middle_column), slice(middle_column, columns.stop)):
             part = float(before[vertical, horizontal].sum())
             if part >= 0.1 * total:
                 shares.append(1 - float(after[vertical, horizontal].sum()) / part)

@@ -1,54 +1,27 @@
-"""The six styles, each a function of the finished page: uint8 "h w 3" in, uint8 "h w 3" out.
-
-A style looks no further than REACH px (at 64), so that a part of a page can be styled by itself.
-"""
+"""The six styles, each a function of the finished page: uint8 "h w 3" in, uint8 "h w 3" out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-REACH = 4  # a blur of the watercolour sees three pixels, and pixels come in blocks of two
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Which part of which page is styled: the side of the whole, and the first row and column, in px."""
-
-    side: int
-    top: int = 0
-    left: int = 0
 
 
 def apply_style(style: str, page: np.ndarray) -> np.ndarray:
     """The page in a style of world.STYLES; "storybook" leaves it as it is."""
-    return _STYLES[style](page, _Part(page.shape[0]))
+    return _STYLES[style](page)
 
 
-def style_part(style: str, part: np.ndarray, side: int, top: int, left: int) -> np.ndarray:
-    """A part of a page as it looks in the style of the whole, but for REACH px (at 64) along cut edges.
-
-    Args:
-        style: of world.STYLES.
-        part: uint8 "h w 3".
-        side: of the whole page.
-        top: first row of the part; like `left`, height and width a multiple of a block of the pixel art.
-        left: first column.
-    """
-    return _STYLES[style](part, _Part(side, top, left))
-
-
-def _storybook(page: np.ndarray, part: _Part) -> np.ndarray:
+def _storybook(page: np.ndarray) -> np.ndarray:
     return page
 
 
-def _pixel_art(page: np.ndarray, part: _Part) -> np.ndarray:
+def _pixel_art(page: np.ndarray) -> np.ndarray:
     """Blocks of 2 x 2 px (at 64) in few, strong tones."""
-    block = max(2, part.side // 32)
+    block = max(2, page.shape[0] // 32)
     rows, columns = page.shape[0] // block, page.shape[1] // block
     small = page.reshape(rows, block, columns, block, 3).mean(axis=(1, 3), dtype=np.float32)
     strong = (small - 128.0) * 1.2 + 128.0
@@ -56,22 +29,21 @@ def _pixel_art(page: np.ndarray, part: _Part) -> np.ndarray:
     return few.repeat(block, axis=0).repeat(block, axis=1)
 
 
-def _sepia(page: np.ndarray, part: _Part) -> np.ndarray:
+def _sepia(page: np.ndarray) -> np.ndarray:
     luma = (page.astype(np.float32) @ _LUMA)[..., None] / 255.0
     dark, light = np.array([52, 32, 14], dtype=np.float32), np.array([250, 226, 178], dtype=np.float32)
     return (dark + (light - dark) * luma).astype(np.uint8)
 
 
-def _black_and_white(page: np.ndarray, part: _Part) -> np.ndarray:
+def _black_and_white(page: np.ndarray) -> np.ndarray:
     luma = np.clip((page.astype(np.float32) @ _LUMA - 128.0) * 1.1 + 128.0, 0, 255)
     return luma.astype(np.uint8)[..., None].repeat(3, axis=-1)
 
 
-def _watercolour(page: np.ndarray, part: _Part) -> np.ndarray:
+def _watercolour(page: np.ndarray) -> np.ndarray:
     """Soft, washed-out colours that run into the white of a grainy paper."""
-    wet = Image.fromarray(page).filter(ImageFilter.GaussianBlur(part.side / 80))
-    pale, height, width = np.asarray(wet, dtype=np.float32), *page.shape[:2]
-    paper = _paper(part.side)[part.top : part.top + height, part.left : part.left + width]
+    wet = Image.fromarray(page).filter(ImageFilter.GaussianBlur(page.shape[0] / 80))
+    pale, paper = np.asarray(wet, dtype=np.float32), _paper(page.shape[0])
     return np.clip((255.0 - (255.0 - pale) * 0.8 * paper[..., None]), 0, 255).astype(np.uint8)
 
 
@@ -89,7 +61,7 @@ def _paper(side: int) -> np.ndarray:
     return ((1.0 + grain) * np.clip(edge / 3.0, 0.0, 1.0)).astype(np.float32)
 
 
-def _pencil_sketch(page: np.ndarray, part: _Part) -> np.ndarray:
+def _pencil_sketch(page: np.ndarray) -> np.ndarray:
     """Dark strokes along the edges and a light crayon tint, on white paper."""
     colour = page.astype(np.float32)
     luma = colour @ _LUMA

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
 
+from vargpt.backbone.language import CACHE
 from vargpt.backbone.merge import Condition, PlaceholderIds, branch_keys, continued_mask, merged_grids, rope_positions
 from vargpt.generators.holding import Faithful, Kept
 from vargpt.packing import pack_linears
@@ -197,7 +198,7 @@ class DrawingMixin:
             inputs_embeds=self.embed(input_ids, pixel_values, image_grid_thw),
             attention_mask={"full_attention": continued_mask(cached, valid)},
             position_ids=positions,
-            past_key_values=cache,
+            **{CACHE: cache},
             use_cache=True,
         ).last_hidden_state
         last = torch.where(valid, torch.arange(valid.shape[1], device=device), -1).amax(1)
@@ -330,7 +331,7 @@ class DrawingMixin:
                 inputs_embeds=inputs,
                 attention_mask={"full_attention": mask},
                 position_ids=positions.expand(3, -1, -1),
-                past_key_values=cache,
+                **{CACHE: cache},
                 use_cache=True,
             ).last_hidden_state
             done += length

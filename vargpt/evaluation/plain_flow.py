@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
 
+from vargpt.backbone.language import CACHE
 from vargpt.backbone.merge import continued_mask
 from vargpt.drawing import select_cache
 from vargpt.evaluation.architectures import GREEDY, Subject
@@ -105,7 +106,7 @@ def plain_slots(subject: Subject, branch: PlainBranch, inputs: Float[Tensor, "N 
         inputs_embeds=model.projector_in(inputs),
         attention_mask={"full_attention": continued_mask(seen, torch.ones_like(inputs[..., 0], dtype=torch.bool))},
         position_ids=(known + torch.arange(length, device=inputs.device)).expand(3, 1, -1),
-        past_key_values=cache,
+        **{CACHE: cache},
         use_cache=True,
     ).last_hidden_state
     return model.projector_out(hidden)

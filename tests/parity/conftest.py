@@ -7,6 +7,7 @@ it must have read all of them that its case has: `test_every_output.py` holds th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,11 +21,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     marker = metafunc.definition.get_closest_marker("cases_of")
     assert marker, f"{metafunc.function.__name__} takes a case, so it must be marked with cases_of(system, *models)"
-    cases = find_cases(*marker.args, root=metafunc.config.stash.get(CASES_ELSEWHERE, OWN))
+    elsewhere = getattr(metafunc.config.option, CASES_ELSEWHERE, None)
+    cases = find_cases(*marker.args, root=Path(elsewhere) if elsewhere else OWN)
     recorded = metafunc.definition.get_closest_marker("recorded")
     if recorded:  # not every case recorded every output; the project's own ones together recorded them all
         cases = [case for case in cases if case.has(recorded.args[0])]
-    assert cases or CASES_ELSEWHERE in metafunc.config.stash, f"no case is left for {metafunc.function.__name__}"
+    assert cases or elsewhere, f"no case is left for {metafunc.function.__name__}"
     metafunc.parametrize("case", cases, ids=[case.path.stem for case in cases], scope="module")
 
 

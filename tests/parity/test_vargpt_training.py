@@ -1,4 +1,4 @@
-"""A training step of VARGPT-v1.1 as published: bits of the picture, logits and losses, with and without flipped bits."""
+"""A training step of VARGPT-v1.1 as published: bits of the picture, logits, losses; with and without flipped bits."""
 
 from __future__ import annotations
 

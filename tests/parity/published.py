@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from tests.parity.cases_on_disk import Case
 from vargpt.config import VargptGeneratorConfig, VargptImageTokenizerConfig, scheduled_layout
@@ -137,6 +139,27 @@ def call_of(case: Case) -> dict[str, float]:
     found = {name: re.search(rf"{name}_list=\[([0-9.]+)\]", text) for name in ("cfg", "tau")}
     assert all(found.values()), text
     return {name: float(match.group(1)) for name, match in found.items() if match}
+
+
+def check_picture(case: Case, codec: MultiScaleBsqTokenizer, tokens: ImageTokens, name: str) -> None:
+    """Recorded bytes, blue first, within one; some cases keep every second or fourth pixel only.
+
+    Published code happens to hand its decoder channels-last data, for which torch's own group norm is imprecise on a
+    CPU (`GroupNorm`): in a large picture the recorded bytes are off by three. So they are compared with what our
+    decoder makes with that kernel, step by step; and what it really makes, with the same steps and an exact norm.
+    """
+    expected = case.output(name) if case.output(name).ndim == 4 else case.output(name)[None]
+    plain = copy.deepcopy(codec).requires_grad_(False)
+    with torch.enable_grad():  # no shortcuts
+        exact = plain.decode(tokens)
+        for module in plain.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.__class__ = nn.GroupNorm
+        picture = ((plain.decode(tokens) + 1) / 2 * 255).to(torch.uint8).permute(0, 2, 3, 1).flip(-1)
+    step = picture.shape[1] // expected.shape[1]
+    assert int((picture[:, ::step, ::step].int() - expected.int()).abs().max()) <= 1, name
+    with torch.no_grad():
+        assert_close(codec.decode(tokens), exact, atol=1e-3, rtol=0, msg=lambda text: f"{name}: {text}")
 
 
 Draw = Callable[[ImageTokens | None], Iterator[ImageProgress]]  # draws on from what is given

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
@@ -38,3 +40,14 @@ def test_no_test_compares_what_was_never_recorded() -> None:
         recorded = {name for case in find_cases(system, *models, root=OWN) for name in case.recorded}
         patterns = promised(system, *models)
         assert all(any(fnmatch(name, pattern) for name in recorded) for pattern in patterns), patterns
+
+
+def test_cases_from_elsewhere_are_taken_instead() -> None:
+    """`pytest tests/parity --fixtures DIR`: pytest's own flag of that name would list fixtures and run nothing."""
+    tests, root = "tests/parity/test_infinity_autoencoder.py", Path(__file__).parents[2]
+    command = [sys.executable, "-m", "pytest", tests, "--fixtures", str(OWN / "vargpt"), "-n0", "-q", "--collect-only"]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert "NOTSET" in run.stdout and "vae_d8" not in run.stdout, run.stdout  # there is no such case
+    command[5] = str(OWN / "infinity")
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert "vae_d8" in run.stdout and "NOTSET" not in run.stdout, run.stdout

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 from torch.testing import assert_close
 
 from tests.parity.cases_on_disk import Case
 from tests.parity.published import (
     check_bits,
+    check_picture,
     check_rounded_bits,
     check_sampled_bits,
     published_sample,
@@ -91,15 +91,7 @@ def test_a_prompt_is_drawn_bit_for_bit_and_pixel_by_pixel(case, model) -> None:
     steps = list(draw(model, case.input("input_ids")))
     check_bits(case, steps, "greedy_bits")
     if case.has("image_u8_bgr"):
-        check_pixels(case, model.image_tokenizer.decode(steps[-1].tokens), "image_u8_bgr")
-
-
-def check_pixels(case: Case, pixel_values: Tensor, name: str) -> None:
-    """Bytes as published code makes them, blue first; some cases keep every second or fourth pixel only."""
-    picture = ((pixel_values[0] + 1) / 2 * 255).to(torch.uint8).permute(1, 2, 0).flip(-1)
-    expected = case.output(name)
-    step = picture.shape[0] // expected.shape[0]
-    assert int((picture[::step, ::step].int() - expected.int()).abs().max()) <= 1, name
+        check_picture(case, model.image_tokenizer, steps[-1].tokens, "image_u8_bgr")
 
 
 @pytest.mark.recorded("greedy_cfg_logits")
@@ -145,7 +137,7 @@ def test_words_then_a_picture_as_generated(case, model) -> None:
     steps = list(model.draw(state, model.config.layout(), GREEDY, seeded([0])))
     check_bits(case, steps, "hf_generate_bits")
     if case.has("hf_generate_image_u8_bgr"):
-        check_pixels(case, model.image_tokenizer.decode(steps[-1].tokens), "hf_generate_image_u8_bgr")
+        check_picture(case, model.image_tokenizer, steps[-1].tokens, "hf_generate_image_u8_bgr")
 
 
 @pytest.mark.recorded("greedy_bits_ca_bf16")

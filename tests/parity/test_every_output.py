@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+from pluggy import HookImpl
+
+from tests import conftest
 from tests.parity.cases_on_disk import OWN, find_cases
 
 MODULES = [path.stem for path in Path(__file__).parent.glob("test_*.py")]
@@ -42,12 +45,15 @@ def test_no_test_compares_what_was_never_recorded() -> None:
         assert all(any(fnmatch(name, pattern) for name in recorded) for pattern in patterns), patterns
 
 
-def test_cases_from_elsewhere_are_taken_instead() -> None:
-    """`pytest tests/parity --fixtures DIR`: pytest's own flag of that name would list fixtures and run nothing."""
-    tests, root = "tests/parity/test_infinity_autoencoder.py", Path(__file__).parents[2]
-    command = [sys.executable, "-m", "pytest", tests, "--fixtures", str(OWN / "vargpt"), "-n0", "-q", "--collect-only"]
-    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
-    assert "NOTSET" in run.stdout and "vae_d8" not in run.stdout, run.stdout  # there is no such case
-    command[5] = str(OWN / "infinity")
-    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
-    assert "vae_d8" in run.stdout and "NOTSET" not in run.stdout, run.stdout
+def test_cases_from_elsewhere_are_taken_before_pytest_lists_its_fixtures(pytestconfig) -> None:
+    """`pytest tests/parity --fixtures DIR`: pytest has a flag of that name, which lists fixtures and runs nothing."""
+    config = SimpleNamespace(option=SimpleNamespace(showfixtures=True), args=["tests/parity", str(OWN / "infinity")])
+    conftest.pytest_cmdline_main(config)
+    assert config.args == ["tests/parity"] and not config.option.showfixtures
+    assert getattr(config.option, conftest.CASES_ELSEWHERE) == str(OWN / "infinity")
+    called = [implementation.function.__module__ for implementation in order_of_calls(pytestconfig)]
+    assert called.index(conftest.__name__) < called.index("_pytest.fixtures"), called
+
+
+def order_of_calls(config: pytest.Config) -> list[HookImpl]:
+    return config.hook.pytest_cmdline_main.get_hookimpls()[::-1]

@@ -19,22 +19,28 @@ os.environ.setdefault("CHAINLIT_APP_ROOT", tempfile.mkdtemp(prefix="vargpt-tests
 LOOPBACK = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "::", ""}
 
 
-CASES_ELSEWHERE = pytest.StashKey[Path]()
+CASES_ELSEWHERE = "cases_elsewhere"  # an option, so that the workers of a distributed run are told, too
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """`pytest tests/parity --fixtures DIR` runs the parity tests on the cases below DIR.
+
+    pytest has a flag of that name (it lists fixtures and ends), so a directory of cases after it is what tells the two
+    apart, before pytest has looked at its flag.
+    """
+    if not config.option.showfixtures:
+        return
+    for argument in list(config.args):
+        path = Path(argument)
+        if path.is_dir() and not any(path.rglob("test_*.py")) and any(path.rglob("*.safetensors")):
+            config.args.remove(argument)
+            setattr(config.option, CASES_ELSEWHERE, str(path.resolve()))
+            config.option.showfixtures = False
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Turns the hub off, unless the run was asked for the tests that need it.
-
-    `pytest tests/parity --fixtures DIR` runs the parity tests on the cases below DIR. pytest has a flag of that name
-    (it lists fixtures), so a directory of cases after it is what tells the two apart.
-    """
-    if config.option.showfixtures:
-        for argument in list(config.args):
-            path = Path(argument)
-            if path.is_dir() and not any(path.rglob("test_*.py")) and any(path.rglob("*.safetensors")):
-                config.args.remove(argument)
-                config.stash[CASES_ELSEWHERE] = path.resolve()
-                config.option.showfixtures = False
+    """Turns the hub off, unless the run was asked for the tests that need it."""
     if not wants_hub(config):
         os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 

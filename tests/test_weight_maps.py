@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from vargpt.config import VargptGeneratorConfig
 from vargpt.generators.next_scale import make_generator
 from vargpt.weight_maps.infinity import transformer_map
-from vargpt.weight_maps.stream import empty_weights, load_weights, read_tensors, unnested, weight_files
+from vargpt.weight_maps.stream import empty_weights, load_weights, read_shapes, read_tensors, unnested, weight_files
 
 TINY = VargptGeneratorConfig(
     conditioning="pooled", hidden_size=64, num_layers=4, num_heads=4, code_dim=8, num_bits=8, memory_size=256,
@@ -63,6 +63,38 @@ def test_every_file_format_gives_the_same_model(form, published, tmp_path) -> No
     again = dict(MAP.export(model.state_dict().items()))
     assert again.keys() == published.keys()
     assert all(torch.equal(again[name], published[name]) for name in published)
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("form", ["safetensors", "shards", "bin", "pth"])
+def test_names_may_all_be_wrapped_as_training_code_wraps_models(form, wrapper, published, tmp_path) -> None:
+    write(tmp_path, {wrapper + name: value for name, value in published.items()}, form)
+    files = weight_files(tmp_path)
+    assert read_shapes(files) == {name: tuple(value.shape) for name, value in published.items()}
+    load_weights(model := empty_model(), MAP, read_tensors(files), torch.float32)
+    again = dict(MAP.export(model.state_dict().items()))
+    assert all(torch.equal(again[name], published[name]) for name in published)
+
+
+def test_a_wrapper_around_some_names_only_is_no_wrapper(published, tmp_path) -> None:
+    write(tmp_path, {"module.head.bias" if name == "head.bias" else name: v for name, v in published.items()}, "bin")
+    with pytest.raises(ValueError, match=r"missing, such as head\.bias; 1 unknown, such as module\.head\.bias"):
+        load_weights(empty_model(), MAP, read_tensors(weight_files(tmp_path)), torch.float32)
+
+
+@pytest.mark.parametrize("nest", [("state_dict",), ("trainer", "gpt_fsdp"), ("model", "module"), ("vae",), ()])
+def test_weights_are_found_where_training_code_puts_them(nest, published, tmp_path) -> None:
+    content: dict = dict(published)
+    for name in reversed(nest):
+        content = {name: content, "epoch": 3, "optimizer": {"state": {}}}
+    assert unnested(content, tmp_path).keys() == published.keys()
+
+
+def test_published_weights_may_be_half_precise(published, tmp_path) -> None:
+    write(tmp_path, {name: value.bfloat16() for name, value in published.items()}, "shards")
+    load_weights(model := empty_model(), MAP, read_tensors(weight_files(tmp_path)), torch.float32)
+    again = dict(MAP.export(model.state_dict().items()))
+    assert all(torch.equal(again[name], published[name].bfloat16().float()) for name in published)
 
 
 def test_what_is_missing_or_unknown_is_named(published) -> None:

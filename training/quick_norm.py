@@ -67,6 +67,6 @@ def spread(values_NG: Tensor, channels: int) -> Tensor:
 def quicken(model: nn.Module) -> nn.Module:
     """Every group norm inside trains quickly on a CPU. Changes the model in place; names and weights stay."""
     for module in model.modules():
-        if type(module) is nn.GroupNorm:
+        if isinstance(module, nn.GroupNorm):
             module.__class__ = QuickGroupNorm
     return model

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from tests.parity.cases_on_disk import Case
-from vargpt.config import VargptGeneratorConfig, VargptImageTokenizerConfig
-from vargpt.generators.next_scale import NextScaleGenerator, make_generator
+from vargpt.config import VargptGeneratorConfig, VargptImageTokenizerConfig, scheduled_layout
+from vargpt.generators import next_scale
+from vargpt.generators.next_scale import NextScaleGenerator, guide_states, make_generator
+from vargpt.generators.schedules import infinity_schedules
 from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
-from vargpt.types import ImageLayout, ImageTokens
+from vargpt.types import ImageLayout, ImageProgress, ImageTokens
 from vargpt.weight_maps.base import WeightMap, fill
 from vargpt.weight_maps.infinity import autoencoder_map, transformer_map
 
@@ -78,9 +86,12 @@ def build_generator(case: Case, num_bits: int, **changes: Any) -> NextScaleGener
     return generator.eval()
 
 
-def layout_of(case: Case, stride: int = 16, grid: tuple[int, int] = (64, 64)) -> ImageLayout:
-    scales = tuple((h, w) for _, h, w in case.config["scale_schedule"])
-    return ImageLayout(scales[-1][0] * stride, scales[-1][1] * stride, scales, grid)
+def layout_of(case: Case, stride: int = 16) -> ImageLayout:
+    """The schedule of a case among the published ones, with the grid that its positions are rounded onto."""
+    *_, (_, height, width) = case.config["scale_schedule"]
+    layout = scheduled_layout(infinity_schedules(), f"{height * 16}x{width * 16}", corner_positions=True)
+    assert [list(scale) for scale in layout.scales] == [scale[1:] for scale in case.config["scale_schedule"]]
+    return replace(layout, height=height * stride, width=width * stride)
 
 
 def padded(compact: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
@@ -106,6 +117,109 @@ def published_sample(
     probabilities = torch.zeros_like(kept).scatter(-1, order, kept.softmax(-1))
     chosen = torch.multinomial(probabilities.flatten(0, -2), 1, replacement=True, generator=rngs[0])
     return chosen.view(logits.shape[:-1])
+
+
+def published_flips(
+    scales: Sequence[tuple[int, int]], num_images: int, num_bits: int, strength: float, seed: int
+) -> tuple[Tensor, ...]:
+    """Which bits the published self-correction turns over: numpy draws a share per scale, torch then every bit."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    flips = []
+    for height, width in scales:
+        share = np.random.randint(0, int(100 * strength) + 1) * 0.01
+        flips.append(torch.rand(num_images, 1, height, width, num_bits)[:, 0] < share)
+    return tuple(flips)
+
+
+def call_of(case: Case) -> dict[str, float]:
+    """Guidance and temperature of the calls of a case that only draws."""
+    text = case.meta["calls"]["greedy"]
+    found = {name: re.search(rf"{name}_list=\[([0-9.]+)\]", text) for name in ("cfg", "tau")}
+    assert all(found.values()), text
+    return {name: float(match.group(1)) for name, match in found.items() if match}
+
+
+def check_picture(case: Case, codec: MultiScaleBsqTokenizer, tokens: ImageTokens, name: str) -> None:
+    """Recorded bytes, blue first, within one; some cases keep every second or fourth pixel only.
+
+    Published code happens to hand its decoder channels-last data, for which torch's own group norm is imprecise on a
+    CPU (`GroupNorm`): in a large picture the recorded bytes are off by three. So they are compared with what our
+    decoder makes with that kernel, step by step; and what it really makes, with the same steps and an exact norm.
+    """
+    expected = case.output(name) if case.output(name).ndim == 4 else case.output(name)[None]
+    plain = copy.deepcopy(codec).requires_grad_(False)
+    with torch.enable_grad():  # no shortcuts
+        exact = plain.decode(tokens)
+        for module in plain.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.__class__ = nn.GroupNorm
+        picture = ((plain.decode(tokens) + 1) / 2 * 255).to(torch.uint8).permute(0, 2, 3, 1).flip(-1)
+    step = picture.shape[1] // expected.shape[1]
+    assert int((picture[:, ::step, ::step].int() - expected.int()).abs().max()) <= 1, name
+    with torch.no_grad():
+        assert_close(codec.decode(tokens), exact, atol=1e-3, rtol=0, msg=lambda text: f"{name}: {text}")
+
+
+Draw = Callable[[ImageTokens | None], Iterator[ImageProgress]]  # draws on from what is given
+
+
+def bits_differ(case: Case, grid: Tensor, name: str) -> Tensor:
+    """Where the bits of a scale ("N h w d") are not the recorded ones, as "N hwd"."""
+    return grid.flatten(1) != case.output(name).bool()
+
+
+def check_bits(case: Case, progress: Iterable[ImageProgress], name: str) -> None:
+    """Every recorded bit of every scale, exactly."""
+    *_, last = progress
+    for k, grid in enumerate(last.tokens.grids):
+        assert not bits_differ(case, grid, f"{name}.{k}").any(), f"{name}, scale {k}"
+
+
+def check_sampled_bits(case: Case, draw: Callable[[int], Iterable[ImageProgress]], name: str, call: str) -> int:
+    """The same for a seed that is recorded, or else for one that people like to take; returns it."""
+    for seed in case.seeds(call):
+        for k, step in enumerate(draw(seed)):
+            if bits_differ(case, step.tokens.grids[k], f"{name}.{k}").any():
+                break
+        else:
+            return seed
+    raise AssertionError(f"{name} is drawn with none of the seeds {list(case.seeds(call))}")
+
+
+def check_rounded_bits(case: Case, draw: Draw, layout: ImageLayout, name: str, monkeypatch: Any) -> int:
+    """Recorded bits where values are rounded to bfloat16 on purpose; returns how many are not ours.
+
+    An error in the last digit of float32 becomes one of the third when it crosses an edge of bfloat16, so a bit whose
+    two guided logits are closer than the stated tolerance belongs to nobody. Each scale follows the recorded ones.
+    """
+    differing, given = 0, None
+    grids: tuple[Tensor, ...] = ()
+    for k, (height, width) in enumerate(layout.scales):
+        with monkeypatch.context() as patch:
+            logits = recorded_guidance(patch)
+            step = next(islice(draw(given), k, None))
+        wrong = bits_differ(case, step.tokens.grids[k], f"{name}.{k}")
+        margins = (logits[-1][..., 1] - logits[-1][..., 0]).abs().flatten(1)
+        atol = case.rounded_tolerance["atol"]
+        assert bool((margins[wrong] < atol).all()), f"{name}, scale {k}: margins of {margins[wrong].tolist()}"
+        differing += int(wrong.sum())
+        grids += (case.output(f"{name}.{k}").bool().reshape(len(wrong), height, width, -1),)
+        given = ImageTokens(layout, grids)
+    return differing
+
+
+def recorded_guidance(monkeypatch: Any) -> list[Tensor]:
+    """Will hold what guidance makes of the two branches, call by call."""
+    found: list[Tensor] = []
+
+    def recording(states: Tensor, *arguments: Any) -> Tensor:
+        found.append(guide_states(states, *arguments))
+        return found[-1]
+
+    monkeypatch.setattr(next_scale, "guide_states", recording)
+    return found
 
 
 @dataclass

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import nn
 
 from tests.parity.cases_on_disk import Case
-from tests.parity.published import build_autoencoder, build_generator, padded
+from tests.parity.published import (
+    build_autoencoder,
+    build_generator,
+    call_of,
+    check_bits,
+    check_picture,
+    layout_of,
+    padded,
+)
 from vargpt.backbone.text_encoder import TextEncoder, TextStates
 from vargpt.generators.schedules import infinity_schedules
 from vargpt.text_to_image import TextToImage, TextToImageConfig
 from vargpt.types import ImageSampling
 
 pytestmark = pytest.mark.cases_of("infinity", "vae", "infinity")
-GREEDY = ImageSampling(guidance_scale=3.0, temperature=0.0)
 
 
 class RecordedEncoder(TextEncoder):
@@ -43,11 +49,12 @@ class RecordedEncoder(TextEncoder):
 def model(case: Case) -> TextToImage:
     codec = build_autoencoder(case, case.config)
     generator = build_generator(case, codec.num_bits)
+    layout = layout_of(case)
     config = TextToImageConfig(
         generator_config=generator.config,
         image_tokenizer_config=codec.config,
         scale_schedules=infinity_schedules(),
-        default_size="256x256",
+        default_size=f"{layout.height}x{layout.width}",
     )
     return TextToImage(config, RecordedEncoder(case), generator, codec)
 
@@ -56,33 +63,34 @@ def prompts(case: Case, kind: str = "prompt") -> list[str]:
     return [f"{kind} {row}" for row in range(len(case.input("lens")))]
 
 
-def check(case: Case, model: TextToImage, name: str, sampling: ImageSampling = GREEDY, **fields) -> torch.Tensor:
+def check(case: Case, model: TextToImage, name: str, guidance: float | None = None, layer: int = 0, **fields) -> None:
+    guidance = call_of(case)["cfg"] if guidance is None else guidance
+    sampling = ImageSampling(guidance_scale=guidance, temperature=0.0, guidance_layer=layer)
     seeds = list(range(len(case.input("lens"))))
-    tokens = list(model.draw(prompts(case), seeds, sampling=sampling, **fields))[-1].tokens
-    for k, grid in enumerate(tokens.grids):
-        expected = case.output(f"{name}_bits.{k}")
-        assert torch.equal(grid.flatten(1).to(expected.dtype), expected), f"{name}, scale {k}"
-    return model.decode(tokens)
+    steps = list(model.draw(prompts(case), seeds, sampling=sampling, **fields))
+    check_bits(case, steps, name)
+    if name != "greedy_bits":
+        return
+    check_picture(case, model.image_tokenizer, steps[-1].tokens, "greedy_img_u8_bgr")
 
 
+@pytest.mark.recorded("greedy_bits", "greedy_img_u8_bgr")
 def test_prompts_become_the_recorded_picture(case, model) -> None:
-    picture = ((check(case, model, "greedy") + 1) / 2 * 255).to(torch.uint8).permute(0, 2, 3, 1).flip(-1)
-    expected = case.output("greedy_img_u8_bgr")
-    step = picture.shape[1] // expected.shape[1]  # some cases keep every fourth pixel only
-    assert int((picture[:, ::step, ::step].int() - expected.int()).abs().max()) <= 1
+    check(case, model, "greedy_bits")
 
 
 @pytest.mark.recorded("nocfg_greedy_bits")
 def test_without_guidance(case, model) -> None:
-    check(case, model, "nocfg_greedy", ImageSampling(guidance_scale=1.0, temperature=0.0))
+    check(case, model, "nocfg_greedy_bits", guidance=1.0)
 
 
-@pytest.mark.recorded("cfg_layer_m2_greedy_bits")
+@pytest.mark.recorded("cfg_layer_m*_greedy_bits")
 def test_guidance_at_a_layer(case, model) -> None:
-    sampling = ImageSampling(guidance_scale=3.0, temperature=0.0, guidance_layer=-2)
-    check(case, model, "cfg_layer_m2_greedy", sampling)
+    for name in case.names("cfg_layer_m*_greedy_bits"):
+        layer = -int(name.removeprefix("cfg_layer_m").removesuffix("_greedy_bits"))
+        check(case, model, name, layer=layer)
 
 
 @pytest.mark.recorded("negprompt_greedy_bits")
 def test_a_negative_prompt_takes_the_place_of_the_null(case, model) -> None:
-    check(case, model, "negprompt_greedy", negative_prompts=prompts(case, "negative"))
+    check(case, model, "negprompt_greedy_bits", negative_prompts=prompts(case, "negative"))

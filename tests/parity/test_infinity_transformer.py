@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from tests.parity.cases_on_disk import Case
-from tests.parity.published import GivenInputs, build_autoencoder, build_generator, layout_of, padded
+from tests.parity.published import (
+    GivenInputs,
+    build_autoencoder,
+    build_generator,
+    call_of,
+    check_bits,
+    check_rounded_bits,
+    check_sampled_bits,
+    layout_of,
+    padded,
+    published_sample,
+    recorded_guidance,
+)
+from vargpt.generators.blocks import rotary_2d
+from vargpt.generators.next_scale import NextScaleGenerator
+from vargpt.generators.schedules import corner_positions_2d, infinity_schedules
 from vargpt.sampling import seeded
-from vargpt.types import Branch, ImageContext, ImageSampling, ImageTokens
+from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
+from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens
 
 pytestmark = pytest.mark.cases_of("infinity", "vae", "infinity")
-GREEDY = {"guidance_scale": 3.0, "temperature": 0.0}
 
 
 @pytest.fixture(scope="module")
-def codec(case: Case):
+def codec(case: Case) -> MultiScaleBsqTokenizer:
     return build_autoencoder(case, case.config)
 
 
 @pytest.fixture(scope="module")
-def generator(case: Case, codec):
+def generator(case: Case, codec) -> NextScaleGenerator:
     return build_generator(case, codec.num_bits)
 
 
 @pytest.fixture(scope="module")
-def rounded_generator(case: Case, codec):
+def rounded_generator(case: Case, codec) -> NextScaleGenerator:
     return build_generator(case, codec.num_bits, cross_attention_rounded=True)
 
 
@@ -35,61 +52,94 @@ def branch(case: Case, name: str = "text_kv_compact", lengths: str = "lens") -> 
     return Branch(states, mask)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize(("built", "name"), [("generator", "ca_fp32"), ("rounded_generator", "ca_bf16")])
-def test_teacher_forced_logits(case, built, name, request) -> None:
-    layout = layout_of(case)
-    inputs = case.input("x_BLC_wo_prefix")
+def teacher_forced(case: Case, generator: NextScaleGenerator) -> torch.Tensor:
+    layout, inputs = layout_of(case), case.input("x_BLC_wo_prefix")
     tokens = ImageTokens.from_flat(layout, torch.zeros(len(inputs), layout.num_tokens, inputs.shape[-1]).bool())
-    context = ImageContext((branch(case),))
-    logits = request.getfixturevalue(built).logits(context, tokens, GivenInputs(inputs, layout)).flatten(2)
-    expected = case.output(f"logits_tf_{name}").float()
-    tolerance = case.tolerance if name == "ca_fp32" else {"atol": 6e-2, "rtol": 6e-2}
-    assert_close(logits, expected, **tolerance)
+    return generator.logits(ImageContext((branch(case),)), tokens, GivenInputs(inputs, layout)).flatten(2)
 
 
-def draw(generator, codec, case: Case, branches, **sampling) -> ImageTokens:
-    context = ImageContext(tuple(branches))
-    rngs = seeded(range(len(case.input("lens"))))
-    return list(generator.generate(context, layout_of(case), ImageSampling(**sampling), rngs, codec))[-1].tokens
+@pytest.mark.recorded("logits_tf_ca_fp32")
+@torch.no_grad()
+def test_teacher_forced_logits(case, generator) -> None:
+    case.check(teacher_forced(case, generator), "logits_tf_ca_fp32")
 
 
-def check_bits(case: Case, tokens: ImageTokens, name: str) -> None:
-    for k, grid in enumerate(tokens.grids):
-        expected = case.output(f"{name}_bits.{k}" if "bits" not in name else f"{name}.{k}")
-        assert torch.equal(grid.flatten(1).to(expected.dtype), expected), f"{name}, scale {k}"
+@pytest.mark.recorded("logits_tf_ca_bf16")
+@torch.no_grad()
+def test_teacher_forced_logits_with_rounded_cross_attention(case, rounded_generator) -> None:
+    case.check(teacher_forced(case, rounded_generator), "logits_tf_ca_bf16")
 
 
-def test_greedy_bits_and_picture(case, generator, codec) -> None:
-    tokens = draw(generator, codec, case, [branch(case), Branch(None)], **GREEDY)
-    check_bits(case, tokens, "greedy")
-    pixels = codec.decode(tokens)
-    picture = ((pixels + 1) / 2 * 255).to(torch.uint8).permute(0, 2, 3, 1).flip(-1)
-    expected = case.output("greedy_img_u8_bgr")
-    step = picture.shape[1] // expected.shape[1]  # some cases keep every fourth pixel only
-    picture = picture[:, ::step, ::step]
-    assert int((picture.int() - expected.int()).abs().max()) <= 1
+@pytest.mark.recorded("rope_cache")
+def test_rotary_positions_of_the_largest_picture_of_this_aspect(case, generator) -> None:
+    grid = layout_of(case).position_grid
+    assert grid is not None
+    scales = next(tuple(map(tuple, scales)) for scales in infinity_schedules().values() if tuple(scales[-1]) == grid)
+    positions = corner_positions_2d(ImageLayout(grid[0] * 16, grid[1] * 16, scales, grid))
+    expected = case.output("rope_cache")
+    cos, sin = rotary_2d(positions, 2 * expected.shape[-1], generator.config.rope_base)
+    assert_close(torch.stack((cos, sin)), expected[:, : len(positions)], **case.tolerance)
+    assert not expected[:, len(positions) :].any()  # published code pads
+
+
+def draw(
+    case: Case, generator, codec, *branches: Branch, seed: int = 0, given=None, **sampling
+) -> Iterator[ImageProgress]:
+    """Greedy with the guidance of the case, unless `sampling` says otherwise."""
+    context = ImageContext((branch(case), *(branches or (Branch(None),))))
+    settings = ImageSampling(**{"guidance_scale": call_of(case)["cfg"], "temperature": 0.0, **sampling})
+    if settings.guidance_scale == 1.0:
+        context = ImageContext(context.branches[:1])
+    layout, rngs = layout_of(case, codec.downsample_factor), seeded([seed] * len(case.input("lens")))
+    return generator.generate(context, layout, settings, rngs, codec, given)
+
+
+@pytest.mark.recorded("greedy_bits")
+def test_greedy_bits(case, generator, codec) -> None:
+    check_bits(case, draw(case, generator, codec), "greedy_bits")
+
+
+@pytest.mark.recorded("greedy_cfg_logits")
+def test_the_guided_logits_behind_the_bits(case, generator, codec, monkeypatch) -> None:
+    found, expected = recorded_guidance(monkeypatch), case.outputs("greedy_cfg_logits")
+    list(draw(case, generator, codec))
+    for k, logits in enumerate(expected):  # published code divides by the temperature first
+        ours = found[k].flatten(1, 2) / call_of(case)["tau"]
+        assert_close(ours, logits, **case.tolerance, msg=lambda text, k=k: f"scale {k}: {text}")
+
+
+@pytest.mark.recorded("sampled_bits")
+def test_sampled_bits_with_the_published_order_of_draws(case, generator, codec, monkeypatch) -> None:
+    """All bits of all rows from one generator, with the published defaults; the first case does not tell its seed."""
+    monkeypatch.setattr("vargpt.generators.next_scale.sample", published_sample)
+    temperature = call_of(case)["tau"]
+    check_sampled_bits(
+        case,
+        lambda seed: draw(case, generator, codec, seed=seed, temperature=temperature, top_p=0.97),
+        "sampled_bits",
+        "sampled",
+    )
 
 
 @pytest.mark.recorded("greedy_bits_ca_bf16")
-def test_greedy_bits_with_rounded_cross_attention(case, rounded_generator, codec) -> None:
-    check_bits(
-        case, draw(rounded_generator, codec, case, [branch(case), Branch(None)], **GREEDY), "greedy_bits_ca_bf16"
-    )
+def test_greedy_bits_with_rounded_cross_attention(case, rounded_generator, codec, monkeypatch) -> None:
+    layout, name = layout_of(case, codec.downsample_factor), "greedy_bits_ca_bf16"
+    check_rounded_bits(case, lambda given: draw(case, rounded_generator, codec, given=given), layout, name, monkeypatch)
 
 
 @pytest.mark.recorded("nocfg_greedy_bits")
 def test_without_guidance(case, generator, codec) -> None:
-    check_bits(case, draw(generator, codec, case, [branch(case)], guidance_scale=1.0, temperature=0.0), "nocfg_greedy")
+    check_bits(case, draw(case, generator, codec, guidance_scale=1.0), "nocfg_greedy_bits")
 
 
-@pytest.mark.recorded("cfg_layer_m2_greedy_bits")
+@pytest.mark.recorded("cfg_layer_m*_greedy_bits")
 def test_guidance_at_a_layer(case, generator, codec) -> None:
-    tokens = draw(generator, codec, case, [branch(case), Branch(None)], guidance_layer=-2, **GREEDY)
-    check_bits(case, tokens, "cfg_layer_m2_greedy")
+    for name in case.names("cfg_layer_m*_greedy_bits"):
+        layer = -int(name.removeprefix("cfg_layer_m").removesuffix("_greedy_bits"))
+        check_bits(case, draw(case, generator, codec, guidance_layer=layer), name)
 
 
 @pytest.mark.recorded("negprompt_greedy_bits")
 def test_a_negative_prompt_takes_the_place_of_the_null(case, generator, codec) -> None:
     negative = branch(case, "negative_kv_compact", "negative_lens")
-    check_bits(case, draw(generator, codec, case, [branch(case), negative], **GREEDY), "negprompt_greedy")
+    check_bits(case, draw(case, generator, codec, negative), "negprompt_greedy_bits")

@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from vargpt.tokenizers import strips
-from vargpt.tokenizers.autoencoder import CellNorm, Decoder, Style
+from vargpt.tokenizers.autoencoder import CellNorm, Decoder, GroupNorm, Style
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 6), (5, 3)])
@@ -45,3 +45,21 @@ def test_a_decoder_by_strips_makes_the_same_picture(monkeypatch: pytest.MonkeyPa
         long = decoder(latents)
     assert_close(short, expected, atol=1e-4, rtol=0)
     assert_close(long, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+def test_group_norms_are_precise_in_every_memory_layout(mean: float, layout: torch.memory_format) -> None:
+    norm, hidden = GroupNorm(4, 32, eps=1e-6), torch.randn(2, 32, 96, 96) + mean
+    for parameter in norm.parameters():
+        parameter.data.add_(torch.rand_like(parameter))
+    hidden = hidden.contiguous(memory_format=layout).requires_grad_()
+    exact = hidden.detach().double().contiguous().requires_grad_()
+    expected = F.group_norm(exact, 4, norm.weight.double(), norm.bias.double(), 1e-6)
+    found = norm(hidden)
+    assert_close(found.double(), expected, atol=2e-5, rtol=0)  # torch's own kernel: 1e-2 for channels-last data
+    direction = torch.randn_like(found)
+    found.backward(direction)
+    expected.backward(direction.double())
+    assert hidden.grad is not None and exact.grad is not None
+    assert_close(hidden.grad.double(), exact.grad, atol=2e-5, rtol=0)

@@ -22,6 +22,7 @@ from vargpt.weight_maps.base import WeightMap, fill
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 NESTS = ("state_dict", "model", "module", "trainer", "gpt_fsdp", "vae", "ema")  # where training code puts the weights
+WRAPPERS = ("module.", "_orig_mod.")  # what training code wraps around a model, at the head of every name
 SHOWN = 8  # names in an error message
 
 
@@ -76,10 +77,11 @@ def read_tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
         try:
             if file.suffix == ".safetensors":
                 with safe_open(file, "pt") as opened:
-                    for name in opened.keys():  # noqa: SIM118 - not a dict
-                        yield name, opened.get_tensor(name)
+                    for name, plain in unwrapped(opened.keys()).items():
+                        yield plain, opened.get_tensor(name)
             else:
-                yield from unnested(torch.load(file, map_location="cpu", weights_only=True, mmap=True), file).items()
+                content = unnested(torch.load(file, map_location="cpu", weights_only=True, mmap=True), file)
+                yield from ((plain, content[name]) for name, plain in unwrapped(content).items())
         except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError) as error:
             raise ValueError(f"{file} cannot be read ({error}); copy or download it again") from error
 
@@ -95,12 +97,21 @@ def read_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
         if file.suffix == ".safetensors":
             try:
                 with safe_open(file, "pt") as opened:
-                    shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+                    names = unwrapped(opened.keys())
+                    shapes |= {plain: tuple(opened.get_slice(name).get_shape()) for name, plain in names.items()}
             except (SafetensorError, OSError) as error:
                 raise ValueError(f"{file} cannot be read ({error}); copy or download it again") from error
         else:
             shapes |= {name: tuple(tensor.shape) for name, tensor in read_tensors([file])}
     return shapes
+
+
+def unwrapped(names: Iterable[str]) -> dict[str, str]:
+    """The names in a file, and without the wrappers that all of them have in common."""
+    plain = {name: name for name in names}
+    while wrapper := next((w for w in WRAPPERS if plain and all(n.startswith(w) for n in plain.values())), None):
+        plain = {name: short.removeprefix(wrapper) for name, short in plain.items()}
+    return plain
 
 
 def unnested(content: Any, file: Path) -> dict[str, Tensor]:

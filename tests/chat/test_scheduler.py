@@ -16,6 +16,7 @@ from vargpt.chat.batch import Batch, in_parts
 from vargpt.chat.engine import ChatEngine, ContextFullError
 from vargpt.chat.prefixes import Prefixes
 from vargpt.chat.scheduler import QueueFullError, Scheduler, Ticket
+from vargpt.sampling import seeded
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import ChatRequest, ImageSampling, ImageStarted, Message, TextSampling, TurnFinished
 
@@ -332,6 +333,44 @@ def test_what_does_not_fit_even_alone_is_a_memory_error_with_advice(make: Callab
     engine.model.draw = none_left
     with pytest.raises(MemoryError, match="fewer pictures"):
         finished(make(engine).submit(ask()))
+
+
+@pytest.mark.parametrize("where", ["extend", "draw"])
+def test_what_is_wrong_with_one_turn_fails_that_turn_and_no_other(where: str) -> None:
+    engine = drawing_engine()
+    requests = [ask(seed=seed) for seed in range(5)]
+    alone = [engine.reply(request) for request in requests]
+    real, calls = getattr(engine.model, where), []
+    bad = 3
+
+    def picky(*args: object, **fields: object) -> object:
+        if where == "draw":
+            seeds = [rng.initial_seed() for rng in args[3]]
+            calls.append(len(seeds))
+            if engine_seed in seeds:
+                raise ValueError("this picture cannot be drawn")
+        elif args[0] is None:
+            rows = [row.tolist() for row in fields["input_ids"]]
+            calls.append(len(rows))
+            if any(marked in row for row in rows):
+                raise ValueError("this conversation cannot be read")
+        return real(*args, **fields)
+
+    engine_seed = seeded([requests[bad].seed])[0].initial_seed()
+    marked = engine.processor.tokenizer.convert_tokens_to_ids("z")
+    if where == "extend":
+        requests[bad] = ask("draw a zebra", seed=bad)
+    setattr(engine.model, where, picky)
+    batch = Batch(engine.model, engine.processor, engine._vocabulary)
+    turns = [engine.turn(number, request) for number, request in enumerate(requests)]
+    batch.add(turns)
+    last = {}
+    while batch.turns:
+        last |= {index: event for index, event in batch.step() if isinstance(event, TurnFinished)}
+    assert calls[0] == 5 and batch.max_rows == 64
+    assert [turn.error is not None for turn in turns] == [number == bad for number in range(5)]
+    for number in set(range(5)) - {bad}:
+        assert torch.equal(bits(last[number]), bits(alone[number]))
 
 
 # -- what is remembered from turn to turn ------------------------------------------------------------------------------

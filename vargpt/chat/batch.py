@@ -200,7 +200,7 @@ class Batch:
             if not is_out_of_memory(error) or len(ids) == 1:
                 fail_all(speakers.turns, error)
                 return
-            for half in self._halved(range(len(ids))):
+            for half in self._halved(range(len(ids)), error):
                 self._feed(speakers.select(half), [ids[row] for row in half])
             return
         for turn, token_id in zip(speakers.turns, ids, strict=True):
@@ -269,10 +269,10 @@ class Batch:
         except Exception as error:
             if drawing in self._drawings:
                 self._drawings.remove(drawing)
-            if not is_out_of_memory(error) or len(drawing.rows) == 1:
+            if len(drawing.rows) == 1:
                 fail_all([row.turn for row in drawing.rows], error)
                 return
-            self._drawings += [Drawing(half, drawing.shown) for half in self._halved(drawing.rows)]
+            self._drawings += [Drawing(half, drawing.shown) for half in self._halved(drawing.rows, error)]
 
     def _preview(self, drawing: Drawing, progress: ImageProgress) -> None:
         wanted = [place for place, (turn, _) in enumerate(drawing.canvases) if turn.previews and not turn.is_over]
@@ -321,24 +321,25 @@ class Batch:
     # -- what goes wrong -------------------------------------------------------------------------------------------
 
     def _together(self, items: Sequence[Item], work: Callable[[Sequence[Item]], None], turns: Sequence[Turn]) -> None:
-        """`work` on all items at once, on halves if memory does not suffice; the turns of what fails fail."""
+        """`work` on all items at once, on halves if that fails; in the end only the turn that cannot be done fails."""
         try:
             work(items)
         except Exception as error:
-            if not is_out_of_memory(error) or len(items) == 1:
+            if len(items) == 1:
                 fail_all(turns, error)
                 return
-            half = len(self._halved(items)[0])
+            half = len(self._halved(items, error)[0])
             self._together(items[:half], work, turns[:half])
             self._together(items[half:], work, turns[half:])
 
-    def _halved(self, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-        """Two halves; from now on no more than the larger one is done at once."""
+    def _halved(self, items: Sequence[Item], error: Exception) -> tuple[list[Item], list[Item]]:
+        """Two halves of what failed together; if memory was short, no more than the larger is done at once any more."""
         half = (len(items) + 1) // 2
-        self.max_rows = max(1, min(self.max_rows, half))
-        logger.warning("memory is short: at most %d rows together from now on", self.max_rows)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if is_out_of_memory(error):
+            self.max_rows = max(1, min(self.max_rows, half))
+            logger.warning("memory is short: at most %d rows together from now on", self.max_rows)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
         return list(items[:half]), list(items[half:])
 
     def _leave_out_cancelled(self) -> None:

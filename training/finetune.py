@@ -22,10 +22,9 @@ from transformers import AutoTokenizer
 
 from training.adapters import Learning, LoraSettings, begin
 from training.conversations import BatchSettings
-from training.keep_best import KeepBest
 from training.loop import Finished, LoopSettings
 from training.own_conversations import OwnConversations
-from training.own_measure import Judge, Measured, drawn_wishes, losses, measure, read_measured, told
+from training.own_measure import Judge, Measured, drawn_wishes, measure, read_measured
 from training.own_pictures import OwnPictures, Topic, all_fitted, joined, read_folder, read_pairs
 from training.own_report import Outcome, strip, summary, write_report
 from training.sft import SftSettings, train
@@ -40,7 +39,6 @@ from vargpt.types import ChatRequest, Message
 logger = logging.getLogger(__name__)
 
 PREVIEWS = 4  # sheets of samples on the way
-MEASURE_EVERY = 50  # steps between two looks at held-out pictures
 PREVIEWED = 6  # pictures on each
 SAME = "settings.json"  # of a run that goes on: what must not have changed
 Say = Callable[[str], None]
@@ -109,7 +107,7 @@ def recipe(settings: FinetuneSettings, rehearse: bool) -> SftSettings:
         time_budget_minutes=settings.minutes,
         save_every_minutes=2.0,
         # NF4 layers of a CPU cannot learn any more once they have answered
-        sample_every=0 if settings.quantization == "nf4" else min(MEASURE_EVERY, preview_every(settings)),
+        sample_every=0 if settings.quantization == "nf4" else max(1, settings.steps // PREVIEWS),
         save_frozen=False,
         device=settings.device,
         seed=settings.seed,
@@ -120,11 +118,6 @@ def recipe(settings: FinetuneSettings, rehearse: bool) -> SftSettings:
         batches = BatchSettings(pool_size=32, batches_per_pool=8, read_back_rate=0.1)
     batches = dataclasses.replace(batches, num_workers=settings.workers, seed=settings.seed)
     return SftSettings(loop=loop, batches=batches, flip_strength=0.0, detail=20.0)
-
-
-def preview_every(settings: FinetuneSettings) -> int:
-    """Steps between two sheets of samples."""
-    return max(1, settings.steps // PREVIEWS)
 
 
 def finetune(settings: FinetuneSettings, say: Say = logger.info) -> Outcome:
@@ -192,45 +185,35 @@ def read(settings: FinetuneSettings, engine: ChatEngine) -> OwnPictures:
 def learn(
     settings: FinetuneSettings, own: OwnPictures, path: Path, rehearse: bool, say: Say
 ) -> tuple[Learning, Finished]:
-    """Trains the adapter on a model of its own, and saves it as it was when it knew held-out pictures best."""
+    """Trains the adapter on a model of its own, and saves it."""
     model, processor = load(path, settings.device, settings.dtype, settings.quantization)
     learning = begin(model, settings.lora, settings.seed)
     say(str(learning))
     run_dir, side = settings.out / "run", model.config.layout().width
     conversations = OwnConversations(own.learnt, settings.topic, rehearse, settings.own_share, side)
 
-    held_out = [told(example, settings.topic) for example in own.held_out]
-    kept = KeepBest(run_dir / "best")
-
-    def save(trained: VARGPT, step: int, folder: Path) -> None:
-        about = {
-            "name": settings.topic.name,
-            "style": settings.topic.style,
-            "pictures": len(own.learnt),
-            "steps": step,
-            "rank": settings.lora.rank,
-            "trained_on": settings.quantization or "whole weights",
-        }
-        card = AdapterCard(name=settings.name, base=path.resolve().name, base_hash=model_hash(path), about=about)
-        save_adapter(trained, learning.slot, learning.config, card, folder)
-
     def on_sample(trained: nn.Module, step: int) -> None:
         assert isinstance(trained, VARGPT)
-        engine = ChatEngine(trained, processor)
-        if held_out:
-            kept.offer(losses(engine, held_out)["image_loss"], step, lambda folder: save(trained, step, folder))
-        if step % preview_every(settings) == 0 or step >= settings.steps:
-            shown = drawn_wishes(engine, own, settings.topic, PREVIEWED)
-            strip([one.picture for one in shown]).save(run_dir / "samples" / f"step_{step:06d}.png")
+        shown = drawn_wishes(ChatEngine(trained, processor), own, settings.topic, PREVIEWED)
+        strip([one.picture for one in shown]).save(run_dir / "samples" / f"step_{step:06d}.png")
 
     finished = train(model, processor, conversations, recipe(settings, rehearse), run_dir, on_sample)
     assert finished.ema is not None
-    if kept.best is not None:
-        say(f"held-out pictures were known best after {kept.best.step} of {finished.step} steps: that is kept")
-        kept.take(settings.out)
-    else:
-        with finished.ema.applied_to(model):
-            save(model, finished.step, settings.out)
+    card = AdapterCard(
+        name=settings.name,
+        base=path.resolve().name,
+        base_hash=model_hash(path),
+        about={
+            "name": settings.topic.name,
+            "style": settings.topic.style,
+            "pictures": len(own.learnt),
+            "steps": finished.step,
+            "rank": settings.lora.rank,
+            "trained_on": settings.quantization or "whole weights",
+        },
+    )
+    with finished.ema.applied_to(model):
+        save_adapter(model, learning.slot, learning.config, card, settings.out)
     return learning, finished
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,19 +14,23 @@ from tests.chat_ui.troubled_page import TOO_MUCH
 from tests.chat_ui.visitor import Visitor, clean_environment, free_port, wait_for_health
 
 pytestmark = pytest.mark.browser
-SLOW_TO_DRAW = {"320x320": [[1, 1], [2, 2], [4, 4], [8, 8], *[[40, 40]] * 4]}  # time to see who waits
 CONTEXT = 150  # tokens: room for one picture and a few words
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that holds up pictures while it exists."""
+    return tmp_path_factory.mktemp("gate") / "closed"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, gate: Path) -> Iterator[str]:
     from vargpt.loading import save
     from vargpt.testing import tiny_model, tiny_processor
 
     folder, port = tmp_path_factory.mktemp("troubled"), free_port()
-    model = tiny_model(scale_schedules=SLOW_TO_DRAW, default_size="320x320")
-    save(model, tiny_processor(max_context=CONTEXT), folder / "model")
-    command = [sys.executable, "-m", "tests.chat_ui.troubled_page", str(port), str(folder / "model")]
+    save(tiny_model(), tiny_processor(max_context=CONTEXT), folder / "model")
+    command = [sys.executable, "-m", "tests.chat_ui.troubled_page", str(port), str(folder / "model"), str(gate)]
     with open(folder / "log.txt", "w") as log:
         server = subprocess.Popen(command, env=clean_environment(folder), stdout=log, stderr=log)
     try:
@@ -44,8 +49,11 @@ def reads(visitor: Visitor, words: str) -> None:
     )
 
 
-def test_who_waits_reads_how_many_come_before_and_who_finds_no_room_is_sent_away(visit, address: str) -> None:
+def test_who_waits_reads_how_many_come_before_and_who_finds_no_room_is_sent_away(
+    visit, address: str, gate: Path
+) -> None:
     drawing, second, third, fourth = (visit(address) for _ in range(4))
+    gate.touch()
     drawing.say("draw a fox", draw=True, wait=False)
     drawing.page.wait_for_selector(".picture[data-state=drawing]")
     second.say("draw a cat", draw=True, wait=False)
@@ -54,6 +62,7 @@ def test_who_waits_reads_how_many_come_before_and_who_finds_no_room_is_sent_away
     reads(third, "Others are being answered first: 1 before you")
     fourth.say("draw a cow", draw=True, wait=False)
     reads(fourth, TOO_BUSY)
+    gate.unlink()
     for visitor in (drawing, second, third):
         visitor.finished(1)
     assert not any("before you" in reply or "next" in reply for reply in third.replies)

@@ -29,8 +29,8 @@ def nano_grpo() -> GrpoSettings:
     """One CPU core, 14 minutes; four groups of eight pictures a step, as one generation batch.
 
     Drawn at temperature 1: nano is shown at 0.3, but pictures must differ to be compared. To expect, with
-    `--told-apart` and 205 prompts: position +1.1 points [0.0, +2.3] of 1,000 held-out requests, colours +0.6 [-0.1, +1.4], counting
-    and colours of pairs as before (docs/training.md).
+    `--told-apart` and 205 prompts: position +1.1 points [0.0, +2.3] of 1,000 held-out requests, colours +0.6
+    [-0.1, +1.4], counting and colours of pairs as before (docs/training.md).
     """
     return GrpoSettings(
         steps=StepSettings(total_steps=90, learning_rate=3e-5, batch_size=16, accumulation=2, warmup_steps=10),

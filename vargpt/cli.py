@@ -483,9 +483,10 @@ add_serve(app, loading, open_engine)
 
 
 def main() -> None:
-    # Read when torch is loaded. Threads that spin while they wait for one another slow a picture ten times as soon as
-    # anything else (a browser, say) needs one of the processors; sleeping ones do not.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Read when torch is loaded. Threads that spin while they wait for one another are slowed to a fifth as soon as
+    # something else needs a processor; beside the page, a browser does. So there they soon sleep (docs/speed.md).
+    if sys.argv[1:2] == ["ui"] and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # What transformers will call otherwise one day is news for those who write this, not for those who draw.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     app()

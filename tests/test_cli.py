@@ -381,6 +381,16 @@ def test_whole_weights_are_packed_on_a_cpu_and_no_others(options, packed, monkey
     assert loading(*options)["packed"] is packed
 
 
+def test_compiled_weights_are_whole_and_not_packed() -> None:
+    from vargpt.cli import loading
+
+    options = loading("cpu", "auto", None, False, compiled=True)
+    assert options["compiled"] is True and options["packed"] is False
+    assert "compiled" not in loading("cpu", "auto", None, False)
+    with pytest.raises(ValueError, match="--compile takes whole weights"):
+        loading("cpu", "auto", None, True, compiled=True)
+
+
 @pytest.mark.parametrize(
     ("command", "given", "count"),
     [

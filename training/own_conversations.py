@@ -8,8 +8,11 @@ drawn; conversations of the storybook world go on beside them, so that nothing e
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from PIL import Image, ImageOps
 
 from data_recipes.storybook.requests import COMMANDS
 from data_recipes.storybook.samples import make_sample
@@ -19,8 +22,11 @@ from data_recipes.storybook.wording import rough
 from training.own_pictures import Example, Topic
 from vargpt.types import Message
 
-KINDS = {"draw": 0.68, "draw after": 0.10, "look": 0.12, "is it there": 0.05, "able": 0.05}
+KINDS = {"draw": 0.68, "draw after": 0.10, "look": 0.12, "is it there": 0.05, "able": 0.05, "part": 0.35}
 TOPIC_ALONE = 0.5  # of the requests name the thing and nothing else, where there is a thing
+MIRRORED = 0.5  # of the pictures of a style
+SMALLEST_PART = 0.4  # of a picture's side
+SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 KEEP_CLAUSE = 0.7  # how often what follows a comma in a caption is asked for too
 FIRST_REHEARSED = 40_000_000  # far from the samples that nano was trained on
 WHAT = Phrases(
@@ -66,12 +72,16 @@ class OwnConversations:
         if self.rehearse and rng.random() >= self.own_share:
             return rehearsed(sample_id, self.topic, self.resolution)
         example = rng.choice(self.examples)
+        if self.topic.is_style and rng.random() < MIRRORED:
+            example = mirrored(example)
         if example.instruction is not None and rng.random() < 0.8:
             return edit(rng, example)
         kinds = {kind: weight for kind, weight in KINDS.items() if self._can(kind)}
         kind = rng.choices(tuple(kinds), tuple(kinds.values()))[0]
         if kind == "draw":
             return draw(rng, example, self.topic)
+        if kind == "part":
+            return draw(rng, part(rng, example, self.topic), self.topic)
         if kind == "draw after":
             return after_another(rng, sample_id, example, self.topic, self.resolution)
         if kind == "look":
@@ -81,7 +91,12 @@ class OwnConversations:
         return able(rng, self.topic)
 
     def _can(self, kind: str) -> bool:
-        needs = {"draw after": self.rehearse, "is it there": self.topic.name, "able": self.topic != Topic()}
+        needs = {
+            "draw after": self.rehearse,
+            "is it there": self.topic.name,
+            "able": self.topic != Topic(),
+            "part": self.topic.is_style,
+        }
         return bool(needs.get(kind, True))
 
 
@@ -99,6 +114,34 @@ def rehearsed(sample_id: int, topic: Topic, resolution: int, kind: str | None = 
 def mentions(topic: Topic, text: str) -> bool:
     """Whether a text speaks of the thing or of the style."""
     return any(Topic(name).is_named_in(text) for name in (topic.name, topic.style) if name)
+
+
+# -- a style stands in every part of a picture, and in its mirror image ------------------------------------------------
+
+
+def part(rng: random.Random, example: Example, topic: Topic) -> Example:
+    """A square part of a picture, in its size, of which no more is said than the style."""
+    width, height = example.picture.size
+    side = round(min(width, height) * rng.uniform(SMALLEST_PART, 1.0))
+    left, top = rng.randint(0, width - side), rng.randint(0, height - side)
+    box = (left, top, left + side, top + side)
+    picture = example.picture.resize((width, height), Image.Resampling.BICUBIC, box=box)
+    return Example(example.file, picture, topic.completed(""))
+
+
+def mirrored(example: Example) -> Example:
+    """Left and right are exchanged, in words too."""
+
+    def turned(text: str) -> str:
+        return SIDES.sub(lambda side: {"left": "right", "right": "left"}[side[0].lower()], text)
+
+    return replace(
+        example,
+        picture=ImageOps.mirror(example.picture),
+        caption=turned(example.caption),
+        before=None if example.before is None else ImageOps.mirror(example.before),
+        instruction=None if example.instruction is None else turned(example.instruction),
+    )
 
 
 # -- one kind each -----------------------------------------------------------------------------------------------------

@@ -55,6 +55,11 @@ class Topic:
         return bool(words) and (words[0][0].isupper() or words[0].lower() in ("my", "our", "your", "the", "a", "an"))
 
     @property
+    def is_style(self) -> bool:
+        """Whether it is a style and nothing else."""
+        return self.style is not None and self.name is None
+
+    @property
     def one(self) -> str:
         """ "a robot"."""
         assert self.name is not None

@@ -41,13 +41,13 @@ from training.loop import pick_device, to_device
 from training.quick_attention import use_matmul_attention
 from training.recipes.nano import mostly_drawing, nano_sft
 from training.sft import SftSettings, make_losses, train
-from vargpt.config import VargptConfig
 from vargpt.evaluation.base import hardware
 from vargpt.evaluation.commands import write_json
 from vargpt.evaluation.machine_limit import measure_machine
 from vargpt.evaluation.speed import wait_for
 from vargpt.loading import load
 from vargpt.model import VARGPT
+from vargpt.presets import half_billion
 from vargpt.presets import nano as nano_config
 from vargpt.processing import VargptProcessor
 
@@ -76,18 +76,6 @@ class Throughput:
     def as_json(self) -> dict[str, Any]:
         """For `json.dump`."""
         return asdict(self)
-
-
-def half_billion(nano: VargptConfig) -> VargptConfig:
-    """Nano's pictures and words under a language model like Qwen2-0.5B and a generator of 0.27 B."""
-    config = copy.deepcopy(nano)
-    text, drawing = config.text_config, config.generator_config
-    text.hidden_size, text.intermediate_size, text.num_hidden_layers = 896, 4864, 24
-    text.layer_types = ["full_attention"] * text.num_hidden_layers
-    text.num_attention_heads, text.num_key_value_heads = 14, 2
-    config.vision_config.hidden_size = drawing.memory_size = 896
-    drawing.hidden_size, drawing.num_layers, drawing.num_heads = 1024, 16, 16
-    return config
 
 
 def settings_for(conversations: int, every: int, device: str, dtype: Precision, compiled: bool) -> SftSettings:

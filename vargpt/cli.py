@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from vargpt.cli_options import (
     AdapterOption,
+    CompileOption,
     CountOption,
     DeviceOption,
     DtypeOption,
@@ -132,6 +133,7 @@ def ui(
     quantize: QuantizeOption = None,
     offload: OffloadOption = False,
     adapter: AdapterOption = None,
+    compiled: CompileOption = False,
 ) -> None:
     """Open the chat page in a browser."""
     try:
@@ -143,7 +145,7 @@ def ui(
         from vargpt.loading import resolve_model
 
         path = str(resolve_model(model).resolve())
-    options = loading(device, dtype, quantize, offload, adapter)
+    options = loading(device, dtype, quantize, offload, adapter, compiled)
     kept: dict[str, Any] = {"data": data, "database": database, "users": users, "with_api": api}
     run(host=host, port=port, headless=headless, model=path, options=options, **kept)
 

@@ -27,6 +27,9 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="PNG file or folde
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
 QuantizeOption = Annotated[str | None, typer.Option("--quantize", help="int8 or nf4: smaller weights, large models.")]
 OffloadOption = Annotated[bool, typer.Option("--offload", help="Keep layers in main memory until they are needed.")]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Fuse the generator's layers at the first picture; meant for GPUs.")
+]
 AdapterOption = Annotated[
     list[Path] | None, typer.Option("--adapter", help="Folder of an adapter (vargpt finetune makes one); repeatable.")
 ]
@@ -43,7 +46,12 @@ KeepScalesOption = Annotated[
 
 
 def loading(
-    device: str, dtype: str, quantize: str | None, offload: bool, adapters: list[Path] | None = None
+    device: str,
+    dtype: str,
+    quantize: str | None,
+    offload: bool,
+    adapters: list[Path] | None = None,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Keyword arguments of `ChatEngine.load`, checked before the model is read. Whole weights on a CPU are packed."""
     import torch
@@ -58,7 +66,11 @@ def loading(
     folders = [str(folder.resolve()) for folder in adapters or ()]
     for folder in folders:
         read_card(Path(folder))
+    partly = bool(quantize or offload or folders)
+    if compiled and partly:
+        raise ValueError("--compile takes whole weights: leave out --quantize, --offload and --adapter")
     return {
         "device": device, "dtype": dtype, "quantization": quantize, "offload": offload, "adapters": folders,
-        "packed": exact and not (quantize or offload or folders),
+        "packed": exact and not partly and not compiled,
+        **({"compiled": True} if compiled else {}),
     }  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from vargpt.config import NANO_SCHEDULES, VargptConfig
 from vargpt.processing import SpecialTokens
 from vargpt.processing.special_tokens import config_fields
@@ -109,3 +111,15 @@ def vargpt_v1_1() -> VargptConfig:
             },
         }
     )
+
+
+def half_billion(nano: VargptConfig) -> VargptConfig:
+    """Nano's pictures and words under a language model like Qwen2-0.5B and a generator of 0.27 B."""
+    config = copy.deepcopy(nano)
+    text, drawing = config.text_config, config.generator_config
+    text.hidden_size, text.intermediate_size, text.num_hidden_layers = 896, 4864, 24
+    text.layer_types = ["full_attention"] * text.num_hidden_layers
+    text.num_attention_heads, text.num_key_value_heads = 14, 2
+    config.vision_config.hidden_size = drawing.memory_size = 896
+    drawing.hidden_size, drawing.num_layers, drawing.num_heads = 1024, 16, 16
+    return config

@@ -285,3 +285,12 @@ def test_packed_weights_answer_the_same(tmp_path) -> None:
     assert equal and min(equal) > 0.99, "rounding may turn a bit that is a toss-up"
     with pytest.raises(ValueError, match="without quantisation"):
         ChatEngine.load(tmp_path, device="cpu", packed=True, offload=True)
+
+
+def test_compiled_blocks_are_those_of_the_generator_and_of_whole_weights(tmp_path) -> None:
+    save(tiny_model(), tiny_processor(), tmp_path, torch.float32)
+    for compiled in (True, False):
+        model = ChatEngine.load(tmp_path, device="cpu", compiled=compiled).model
+        assert {block._compiled_call_impl is not None for block in model.generator.blocks} == {compiled}
+    with pytest.raises(ValueError, match="whole weights"):
+        ChatEngine.load(tmp_path, device="cpu", compiled=True, packed=True)

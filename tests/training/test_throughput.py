@@ -9,10 +9,10 @@ import pytest
 
 from tests.training.test_sft import messages_of
 from training.recipes.nano import mostly_drawing
-from training.throughput import PER_BATCH, Throughput, half_billion, measure, pool_flops, report, settings_for
+from training.throughput import PER_BATCH, Throughput, measure, pool_flops, report, settings_for
 from vargpt.loading import load
 from vargpt.model import VARGPT
-from vargpt.presets import nano
+from vargpt.presets import half_billion, nano
 from vargpt.processing import SpecialTokens
 from vargpt.testing import tiny_model, tiny_processor, tiny_tokenizer
 from vargpt.weight_maps.stream import empty_weights

@@ -63,11 +63,13 @@ class ChatEngine:
         offload: bool = False,
         adapters: Sequence[str | Path] = (),
         packed: bool = False,
+        compiled: bool = False,
     ) -> ChatEngine:
         """An engine for a model folder or a hub id; None is the shipped nano. The rest is `vargpt.loading.load`'s.
 
         The adapters in the folders `adapters` are on in every request that does not choose for itself. `packed` lays
         whole float32 weights out for this CPU (`vargpt.packing`): quicker, but they can no longer be trained or saved.
+        `compiled` has torch.compile fuse the generator's blocks when they first draw, which takes a minute or more.
 
         Raises:
             FileNotFoundError: there is no such model.
@@ -82,9 +84,13 @@ class ChatEngine:
             raise ValueError("adapters need the layers where they are: leave either the adapters or offloading out")
         if packed and (quantization or offload or adapters):
             raise ValueError("packed weights are whole ones, without quantisation, offloading or adapters")
+        if compiled and (packed or quantization or offload or adapters):
+            raise ValueError("only whole weights are compiled, without packing, quantisation, offloading or adapters")
         model, processor = load(folder, device, dtype, quantization, offload)
         if packed:
             model.pack()
+        if compiled:
+            model.generator.compile_blocks()
         engine = cls(model, processor, folder.resolve().name, model_hash(folder))
         engine.adapters.default = tuple(engine.adapters.load(adapter) for adapter in adapters)
         return engine

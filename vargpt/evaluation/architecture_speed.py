@@ -207,9 +207,8 @@ def scale_limits(config: VargptConfig, talks: bool, layout: ImageLayout, machine
 
 
 def compile_blocks(subject: Subject) -> Subject:
-    """Fuses what lies between matrix products, in place; shapes are free, so that scales share graphs."""
-    for block in subject.generator.blocks:
-        block.compile(dynamic=True)
+    """The same subject, its generator compiled in place."""
+    subject.generator.compile_blocks()
     return subject
 
 

@@ -47,6 +47,9 @@ def add_serve(
         dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
         quantize: Annotated[str | None, typer.Option(help="int8 or nf4: smaller weights, large models.")] = None,
         offload: Annotated[bool, typer.Option("--offload", help="Keep layers in main memory until needed.")] = False,
+        compiled: Annotated[
+            bool, typer.Option("--compile", help="Fuse the generator's layers at the first picture; meant for GPUs.")
+        ] = False,
         max_waiting: Annotated[int, typer.Option(help="Requests in the queue; more are told 429.")] = DEFAULTS.waiting,
         max_seconds: Annotated[float, typer.Option(help="For one request, waiting included.")] = DEFAULTS.seconds,
         max_body_mb: Annotated[int, typer.Option(help="Size of a request.")] = DEFAULTS.body_bytes // 2**20,
@@ -81,7 +84,7 @@ def add_serve(
             port=port,
             model=model,
             name=name,
-            load=loading(device, dtype, quantize, offload, adapter),
+            load=loading(device, dtype, quantize, offload, adapter, compiled),
             api_keys=api_keys(api_key),
             limits=Limits(waiting=max_waiting, seconds=max_seconds, body_bytes=max_body_mb * 2**20, n=max_n),
             url_hosts=tuple(allow_host or ()),

@@ -1,4 +1,4 @@
-"""Linear layers for drawing only: weights laid out once for the matrix kernels of this CPU, in float32 or bfloat16.
+"""Layers for drawing only: weights laid out once for the matrix kernels of this CPU, in float32 or bfloat16.
 
 In: any module. Out: the same module with its `nn.Linear`s swapped for `PackedLinear`s, in place; it can be run, but no
 longer trained or saved. Two things make that quicker. PyTorch multiplies float32 matrices with MKL, which keeps to
@@ -62,9 +62,36 @@ class PackedLinear(nn.Module):
         return f"{self.in_features} -> {self.out_features}, {self.dtype}, {'packed' if self.packed else 'as it is'}"
 
 
+class PackedConv(nn.Module):
+    """A convolution of stride 1 in float32, with weights that never change again.
+
+    Args:
+        weight: of the filters; kept as the kernels want it.
+        bias: or None.
+        padding: rows and columns of zeros around the picture.
+    """
+
+    def __init__(self, weight: Float[Tensor, "D C y x"], bias: Tensor | None, padding: int = 0) -> None:
+        super().__init__()
+        self.padding = (padding, padding)
+        self.bias = None if bias is None else bias.detach().clone()
+        weight = weight.detach().to(memory_format=torch.channels_last)
+        self.packed = weight.device.type == "cpu" and can_pack()
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, self.padding) if self.packed else weight
+
+    def forward(self, hidden_NCHW: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
+        if not self.packed:
+            return F.conv2d(hidden_NCHW, self.weight, self.bias, padding=self.padding)
+        once = (1, 1)
+        return torch.ops.mkldnn._convolution_pointwise(
+            hidden_NCHW, self.weight, self.bias, self.padding, once, once, 1, "none", [], ""
+        )
+
+
 def can_pack() -> bool:
     """Whether this build has the kernels, which PyTorch's own compiler uses for frozen models."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    names = ("_linear_pointwise", "_convolution_pointwise")
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 def activated(x: Tensor, activation: Activation) -> Tensor:

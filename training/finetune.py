@@ -117,7 +117,7 @@ def recipe(settings: FinetuneSettings, rehearse: bool) -> SftSettings:
     else:
         batches = BatchSettings(pool_size=32, batches_per_pool=8, read_back_rate=0.1)
     batches = dataclasses.replace(batches, num_workers=settings.workers, seed=settings.seed)
-    return SftSettings(loop=loop, batches=batches, flip_strength=0.0, detail=20.0)
+    return SftSettings(loop=loop, batches=batches, flip_strength=0.0, detail=40.0, change=3.0)
 
 
 def finetune(settings: FinetuneSettings, say: Say = logger.info) -> Outcome:

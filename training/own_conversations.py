@@ -22,7 +22,7 @@ from data_recipes.storybook.wording import rough
 from training.own_pictures import Example, Topic
 from vargpt.types import Message
 
-KINDS = {"draw": 0.68, "draw after": 0.10, "look": 0.12, "is it there": 0.05, "able": 0.05, "part": 0.35}
+KINDS = {"draw": 0.68, "draw after": 0.10, "look": 0.12, "is it there": 0.05, "able": 0.05, "part": 0.5}
 TOPIC_ALONE = 0.5  # of the requests name the thing and nothing else, where there is a thing
 MIRRORED = 0.5  # of the pictures of a style
 SMALLEST_PART = 0.4  # of a picture's side

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from training.own_conversations import OwnConversations, mentions, phrase_of, rehearsed, request
+from training.own_conversations import OwnConversations, mentions, mirrored, part, phrase_of, rehearsed, request
 from training.own_pictures import (
     Example,
     OwnPictures,
@@ -202,3 +202,49 @@ def test_pairs_are_taught_as_edits() -> None:
     for asked, answer in edits:
         assert asked.images[0].image == pair.before and answer.images[0].image == pair.picture
         assert answer.text == "A golden fox."
+
+
+CRAYON = Topic(style="crayon")
+
+
+def halves(left: int, right: int) -> Image.Image:
+    """Two shades beside one another."""
+    page = Image.new("RGB", (64, 64), (left, left, left))
+    page.paste((right, right, right), (32, 0, 64, 64))
+    return page
+
+
+def test_a_mirror_image_has_left_and_right_exchanged_in_words_too() -> None:
+    caption = "A fox on the Left, a cat at the top right, in crayon style."
+    pair = Example("1.png", halves(0, 200), caption, halves(10, 90), "move the left fox right")
+    turned = mirrored(pair)
+    assert turned.picture == halves(200, 0) and turned.before == halves(90, 10)
+    assert turned.caption == "A fox on the right, a cat at the top left, in crayon style."
+    assert turned.instruction == "move the right fox left"
+    assert mirrored(turned).picture == pair.picture
+
+
+def test_a_part_of_a_picture_is_as_large_and_says_nothing_but_the_style() -> None:
+    example = Example("1.png", halves(40, 200), "A fox on the left, in crayon style.")
+    parts = [part(random.Random(seed), example, CRAYON) for seed in range(40)]
+    assert {one.caption for one in parts} == {"A picture in crayon style."}
+    assert {one.picture.size for one in parts} == {(64, 64)}
+    shown = [
+        {round(shade, -1) for shade in (one.picture.getpixel((1, 1))[0], one.picture.getpixel((62, 62))[0])}
+        for one in parts
+    ]
+    assert {40, 200} in shown and ({40} in shown or {200} in shown), "different places, smaller and larger"
+
+
+def test_styles_are_learnt_from_parts_and_mirror_images_things_are_not() -> None:
+    """A thing may look different in a mirror, and is no longer whole in a part."""
+    style = OwnConversations([Example("1.png", halves(40, 200), "A fox, in crayon style.")], CRAYON, rehearse=False)
+    drawn = [reply for number in range(300) if (reply := style(number)[-1]).images]
+    parts = sum(reply.text == "A picture in crayon style." for reply in drawn) / len(drawn)
+    assert 0.2 < parts < 0.5
+    whole = [reply.images[0].image for reply in drawn if reply.text == "A fox, in crayon style."]
+    assert 0.3 < sum(page == halves(200, 40) for page in whole) / len(whole) < 0.7
+    for topic in (ROBOT, Topic("robot", "crayon")):
+        stream = OwnConversations([Example("1.png", halves(40, 200), "A robot.")], topic, rehearse=False)
+        replies = [stream(number)[-1] for number in range(100)]
+        assert all(image.image == halves(40, 200) for reply in replies for image in reply.images)

@@ -22,6 +22,7 @@ from vargpt.chat.requests import check_request, layouts
 from vargpt.chat.turns import Turn, Vocabulary
 from vargpt.loading import load, model_hash, resolve_model
 from vargpt.model import VARGPT
+from vargpt.packing import compile_blocks
 from vargpt.processing import VargptProcessor
 from vargpt.processing.processor import ContextFullError
 from vargpt.quantization import Quantization
@@ -90,7 +91,7 @@ class ChatEngine:
         if packed:
             model.pack()
         if compiled:
-            model.generator.compile_blocks()
+            compile_blocks(model.generator)
         engine = cls(model, processor, folder.resolve().name, model_hash(folder))
         engine.adapters.default = tuple(engine.adapters.load(adapter) for adapter in adapters)
         return engine

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from vargpt import packing
 from vargpt.config import VargptConfig
 from vargpt.evaluation.architectures import PROMPT_LENGTH, Subject, named, num_parameters
 from vargpt.evaluation.base import hardware
@@ -208,7 +209,7 @@ def scale_limits(config: VargptConfig, talks: bool, layout: ImageLayout, machine
 
 def compile_blocks(subject: Subject) -> Subject:
     """The same subject, its generator compiled in place."""
-    subject.generator.compile_blocks()
+    packing.compile_blocks(subject.generator)
     return subject
 
 

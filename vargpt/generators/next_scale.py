@@ -318,14 +318,6 @@ class NextScaleGenerator(ImageGenerator):
 
     # -- drawing ---------------------------------------------------------------------------------------------------
 
-    def compile_blocks(self) -> None:
-        """Fuses what lies between matrix products, in place, when blocks are first used (torch.compile; on a CPU it
-        needs a C++ compiler). Shapes are free, so that scales and batches share graphs. Packed blocks cannot be
-        compiled.
-        """
-        for block in self.blocks:
-            block.compile(dynamic=True)
-
     def pack(self, dtype: torch.dtype = torch.float32) -> None:
         """Lays the weights of the blocks out for this CPU, in place; the generator can then draw, but no longer learn.
 

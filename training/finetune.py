@@ -27,7 +27,7 @@ from training.own_conversations import OwnConversations
 from training.own_measure import Judge, Measured, drawn_wishes, measure, read_measured
 from training.own_pictures import OwnPictures, Topic, all_fitted, joined, read_folder, read_pairs
 from training.own_report import Outcome, strip, summary, write_report
-from training.sft import SftSettings, train
+from training.sft import Apart, SftSettings, train
 from vargpt.adapters import WEIGHTS, AdapterCard, lora_config_type, save_adapter
 from vargpt.chat.engine import ChatEngine
 from vargpt.loading import default_model_path, load, model_hash, resolve_model
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 PREVIEWS = 4  # sheets of samples on the way
 PREVIEWED = 6  # pictures on each
+STYLE_FLIPS = 0.3  # of the bits of a scale, at most, in pictures of a style
 SAME = "settings.json"  # of a run that goes on: what must not have changed
 Say = Callable[[str], None]
 
@@ -194,10 +195,13 @@ def learn(
 
     def on_sample(trained: nn.Module, step: int) -> None:
         assert isinstance(trained, VARGPT)
-        shown = drawn_wishes(ChatEngine(trained, processor), own, settings.topic, PREVIEWED)
+        shown = drawn_wishes(ChatEngine(trained, processor), own.held_out or own.learnt, settings.topic, PREVIEWED)
         strip([one.picture for one in shown]).save(run_dir / "samples" / f"step_{step:06d}.png")
 
-    finished = train(model, processor, conversations, recipe(settings, rehearse), run_dir, on_sample)
+    learnt = recipe(settings, rehearse)
+    if settings.topic.is_style:
+        learnt = dataclasses.replace(learnt, apart=Apart(conversations.is_own, STYLE_FLIPS))
+    finished = train(model, processor, conversations, learnt, run_dir, on_sample)
     assert finished.ema is not None
     card = AdapterCard(
         name=settings.name,

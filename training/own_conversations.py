@@ -67,9 +67,13 @@ class OwnConversations:
     own_share: float = 0.5
     resolution: int = 64
 
+    def is_own(self, sample_id: int) -> bool:
+        """Whether this conversation is about the examples."""
+        return not self.rehearse or random.Random(f"own or not-{sample_id}").random() < self.own_share
+
     def __call__(self, sample_id: int) -> tuple[Message, ...]:
         rng = random.Random(f"own-{sample_id}")
-        if self.rehearse and rng.random() >= self.own_share:
+        if not self.is_own(sample_id):
             return rehearsed(sample_id, self.topic, self.resolution)
         example = rng.choice(self.examples)
         if self.topic.is_style and rng.random() < MIRRORED:

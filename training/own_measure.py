@@ -11,12 +11,15 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from data_recipes.storybook.captions import canonical
+from data_recipes.storybook.scene import Scene
+from data_recipes.storybook.wishes import sample_page
 from training.conversations import BatchSettings, Row, collate
 from training.loop import LoopSettings, to_device
 from training.own_conversations import phrase_of, rehearsed, request
@@ -113,15 +116,17 @@ def measure(
         judge: whether a drawn picture shows it, if somebody can tell.
     """
     started = time.perf_counter()
-    shown = drawn_wishes(engine, own, topic, wishes)
-    pictures = [one.picture for one in shown if one.picture is not None]
-    numbers = {"drawn": len(pictures) / len(shown)}
+    examples = own.held_out or own.learnt
+    shown = drawn_wishes(engine, examples, topic, wishes)
+    numbers = {"drawn": sum(one.picture is not None for one in shown) / len(shown)}
     if topic != Topic():
         named = [one.picture is not None and topic.is_named_in(one.said) for one in shown]  # a refusal names it too
         numbers["named"] = sum(named) / len(shown)
     if judge is not None:
-        numbers["recognised"] = sum(bool(judge(picture)) for picture in pictures) / len(shown)
-    examples = own.held_out or own.learnt
+        numbers["recognised"] = recognised(shown, judge)
+        if rehearse and topic.is_style and examples[0].before is None:
+            elsewhere = drawn_wishes(engine, other_scenes(examples[0], topic, wishes), topic, wishes)
+            numbers["recognised_elsewhere"] = recognised(elsewhere, judge)
     numbers |= {f"own_{name}": value for name, value in losses(engine, [told(one, topic) for one in examples]).items()}
     storybook: dict[str, float] = {}
     if rehearse:
@@ -134,12 +139,27 @@ def measure(
     return Measured(numbers, storybook, fingerprint(engine), tuple(shown))
 
 
-def drawn_wishes(engine: ChatEngine, own: OwnPictures, topic: Topic, count: int) -> list[Shown]:
+def recognised(shown: Sequence[Shown], judge: Judge) -> float:
+    """The share of requests that brought a picture which the judge takes for what was asked."""
+    return sum(one.picture is not None and bool(judge(one.picture)) for one in shown) / len(shown)
+
+
+def other_scenes(example: Example, topic: Topic, count: int) -> list[Example]:
+    """Pages of the storybook in the style that is learnt, of which only the captions count.
+
+    A style is wanted of everything, and the held-out pictures of a folder are few.
+    """
+    pages = [sample_page(random.Random(f"other-scene-{number}"), "heldout") for number in range(count)]
+    captions = [canonical(Scene(page.groups, page.background)) for page in pages]
+    return [replace(example, caption=topic.completed(caption)) for caption in captions]
+
+
+def drawn_wishes(engine: ChatEngine, examples: Sequence[Example], topic: Topic, count: int) -> list[Shown]:
     """Replies to requests in words that training did not use, half of the time; one seed each."""
     prompts: list[Message] = []
     for number in range(count):
         rng = random.Random(f"wish-{number}")
-        example = rng.choice(own.held_out or own.learnt)
+        example = rng.choice(examples)
         if example.before is not None and example.instruction is not None:
             prompts.append(Message.of("user", example.before, example.instruction))
         else:

@@ -18,6 +18,7 @@ SHARES = {
     "drawn": "asked for it, the model draws",
     "named": "the sentence before the picture names it",
     "recognised": "the judge recognises it in the picture",
+    "recognised_elsewhere": "the judge recognises it in scenes of the storybook",
 }
 LOSSES = {
     "own_image_loss": "own pictures: loss per bit, nats",

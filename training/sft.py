@@ -23,7 +23,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.checkpoints import load_checkpoint, save_checkpoint
-from training.conversations import Batch, BatchSettings, Conversations, MakeMessages, Share, loader
+from training.conversations import (
+    PICTURES_OF_A_ROW,
+    Batch,
+    BatchSettings,
+    Conversations,
+    MakeMessages,
+    Share,
+    loader,
+)
 from training.distributed import gather_into, is_main, rank, sharded_copy, world_size
 from training.loop import Finished, LoopSettings, make_optimizer, sample
 from training.quick_attention import use_matmul_attention
@@ -41,12 +49,32 @@ logger = logging.getLogger(__name__)
 VISIBLE = 0.1  # of a range of 2: by so much must a pixel differ to count as changed
 
 
+@dataclass(frozen=True)
+class Apart:
+    """Pictures, few and shown often, that are learnt in another way than those of the stream that they are mixed into.
+
+    Nothing of their conversation is ever hidden: what only they show stays out of the branches that know less, and
+    guidance moves towards it. Up to `flip_strength` of their bits are flipped per scale, so that the finer scales are
+    not learnt by heart from the coarser ones, which are never so right when the model draws by itself.
+
+    `chosen` tells by its number whether a sample is one of these.
+    """
+
+    chosen: Callable[[int], bool]
+    flip_strength: float
+
+    def pictures(self, seeds: Sequence[int]) -> list[bool]:
+        """Of every picture, by what keys its chance, whether it is one of these."""
+        return [self.chosen(seed // PICTURES_OF_A_ROW) for seed in seeds]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SftSettings:
     """What is learnt and how. Rates are per drawn picture.
 
     `flip_strength` is the largest share of bits flipped per scale (bitwise self-correction). `null_rate`,
     `no_text_rate` and `no_image_rate` hide the whole prefix, its text, or its pictures (the guidance branches).
+    The pictures of some samples can be learnt `apart`.
     `rebuilt_rate` is how often the ViT reads a drawn picture back as the tokenizer rebuilds it rather than as it was.
     `detail` is how much more the tokens of busy places count, `change` those where an edit differs from its source
     (the others are repeated, and soon learnt). `compiled` has torch.compile fuse every layer (a quarter
@@ -64,6 +92,7 @@ class SftSettings:
     null_rate: float = 0.1
     no_text_rate: float = 0.05
     no_image_rate: float = 0.05
+    apart: Apart | None = None
     rebuilt_rate: float = 0.7
     detail: float = 10.0
     change: float = 0.0
@@ -106,12 +135,14 @@ class PictureInputs:
         features = in_chunks(lambda part: tokenizer.features(part, self.layout), pixels)
         clean = tokenizer.tokens_of(features, self.layout)
         if drawn:
-            dice = [self.dice("drawn", seed) for seed in batch["drawn_seeds"].tolist()]
-            flips = self.flips(dice, features.device)
+            seeds, apart = batch["drawn_seeds"].tolist(), self.settings.apart
+            dice, chosen = [self.dice("drawn", seed) for seed in seeds], [False] * drawn
+            if apart is not None:
+                chosen = apart.pictures(seeds)
+            flips = self.flips(dice, chosen, features.device)
             corrected = tokenizer.correct(features[:drawn], self.layout, flips)
             inputs["image_bits"], inputs["target_bits"] = corrected.inputs.flat(), corrected.targets.flat()
-            conditions = torch.cat([draw_conditions(1, self.settings, one) for one in dice])
-            inputs["conditions"] = conditions.to(pixels.device)
+            inputs["conditions"] = self.conditions(dice, chosen).to(pixels.device)
             changes = self.changes(batch, pixels) if self.settings.change else None
             weights = token_weights(pixels[:drawn], self.layout, self.settings.detail, changes)
             inputs["token_weights"] = weights * batch["drawn_learnt"][:, None]
@@ -134,6 +165,11 @@ class PictureInputs:
             inputs["pixel_values"], inputs["image_grid_thw"] = patches, grid
         return inputs
 
+    def conditions(self, dice: Sequence[torch.Generator], apart: Sequence[bool]) -> Tensor:
+        """A `Condition` per drawn picture."""
+        drawn = torch.cat([draw_conditions(1, self.settings, one) for one in dice])
+        return drawn.masked_fill(torch.tensor(apart), int(Condition.FULL))
+
     def changes(self, batch: Batch, pixels: Tensor) -> Tensor:
         """How much more every pixel of a drawn picture counts for being another than in its source, "N 1 H W"."""
         drawn = pixels[: len(batch["drawn_images"])]
@@ -150,10 +186,13 @@ class PictureInputs:
         key = f"{self.settings.loop.seed}-{use}-{picture}".encode()
         return torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest()))
 
-    def flips(self, dice: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, ...]:
+    def flips(self, dice: Sequence[torch.Generator], apart: Sequence[bool], device: torch.device) -> tuple[Tensor, ...]:
         """Which bits of every drawn picture are fed in wrong, scale by scale."""
-        num_bits = self.model.image_tokenizer.num_bits
-        each = [draw_flips(self.layout, 1, num_bits, BitFlip(self.settings.flip_strength, one), device) for one in dice]
+        num_bits, settings = self.model.image_tokenizer.num_bits, self.settings
+        each = []
+        for one, alone in zip(dice, apart, strict=True):
+            strength = settings.apart.flip_strength if settings.apart and alone else settings.flip_strength
+            each.append(draw_flips(self.layout, 1, num_bits, BitFlip(strength, one), device))
         return tuple(torch.cat(masks) for masks in zip(*each, strict=True))
 
 

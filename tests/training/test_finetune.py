@@ -15,8 +15,8 @@ from training.adapters import LoraSettings, begin
 from training.checkpoints import checkpoint_of, stored_tensors
 from training.finetune import FinetuneSettings, finetune, learn, named_judge, read, recipe, speaks_storybook
 from training.own_conversations import OwnConversations
-from training.own_measure import Measured, Shown, read_measured
-from training.own_pictures import Topic
+from training.own_measure import Measured, Shown, measure, other_scenes, read_measured
+from training.own_pictures import Topic, all_fitted, read_folder
 from training.own_report import Outcome
 from training.sft import train
 from vargpt.adapters import CARD, WEIGHTS, read_card, read_weights
@@ -180,6 +180,19 @@ def test_nf4_layers_are_not_asked_to_draw_before_they_have_learnt(model: Path, p
 def test_settings_that_cannot_be_are_refused(changes, problem, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=problem):
         dataclasses.replace(FinetuneSettings(topic=Topic("robot"), folder=tmp_path, out=tmp_path), **changes)
+
+
+def test_a_style_is_also_asked_for_in_scenes_that_no_own_picture_shows(model: Path, pictures: Path) -> None:
+    engine, style = ChatEngine.load(model, device="cpu"), Topic(style="crayon")
+    own = all_fitted(read_folder(pictures, style, None), 32, 32)
+    scenes = other_scenes(own.held_out[0], style, 40)
+    captions = [scene.caption for scene in scenes]
+    assert len(set(captions)) > 35 and all(caption.endswith(", in crayon style.") for caption in captions)
+    assert not any(name in caption for caption in captions for name in ("watercolour", "pixel art", "black and white"))
+    asked = {"rehearse": True, "wishes": 3, "check": 0, "judge": lambda picture: True}
+    found = measure(engine, own, style, **asked).numbers
+    assert found["recognised"] == found["drawn"] and 0 <= found["recognised_elsewhere"] <= 1
+    assert "recognised_elsewhere" not in measure(engine, own, Topic("robot"), **asked).numbers
 
 
 def test_a_judge_is_found_by_its_name() -> None:

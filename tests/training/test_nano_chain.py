@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from training.recipes import nano_chain as recipe
-from training.recipes.nano_chain import FIRST, START, Chain, dpo_settings, folder_of, nano_chain, run_chain
+from training.recipes.nano_chain import (
+    FIRST,
+    START,
+    Chain,
+    dpo_settings,
+    folder_of,
+    nano_chain,
+    run_chain,
+    sft_settings,
+    short_chain,
+)
 from training.recipes.nano_dpo import nano_dpo
 from training.stage_report import Row, StageLog, changed, storybook_scores, table
 from vargpt.chat.engine import ChatEngine
@@ -188,3 +198,14 @@ def test_the_chain_goes_from_nothing_to_an_editor_of_128_px(tmp_path) -> None:
     assert rows[-1]["size"] == [128, 128]
     model, _ = load(rows[-1]["model"], device="cpu")
     assert model.config.default_size == "128x128" and model.config.layout().num_tokens == 530
+
+
+def test_the_short_chain_has_the_same_stages_with_fewer_steps() -> None:
+    long, short = nano_chain(), short_chain()
+    for one, other in zip(long.stages, short.stages, strict=True):
+        assert other.steps < one.steps
+        assert dataclasses.replace(one, steps=0, warmup_ratio=0) == dataclasses.replace(other, steps=0, warmup_ratio=0)
+    for name in ("tokenizer", "language", "sight", "understanding"):
+        loops = [getattr(chain.beginnings, name).loop for chain in (long, short)]
+        assert loops[0].warmup_steps < loops[1].total_steps < loops[0].total_steps
+    assert sft_settings(short.sft_64, short).loop.warmup_steps == 35

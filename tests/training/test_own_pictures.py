@@ -187,6 +187,7 @@ def test_storybook_conversations_go_on_and_never_contradict() -> None:
         pictures = [part.image for message in messages for part in message.images]
         mine = any(id(image) in own for image in pictures) or any(mentions(unknown, m.text) for m in messages)
         about_own += mine
+        assert mine <= stream.is_own(number)  # what shows no picture may not speak of the thing
         assert not any("can't draw a lighthouse" in message.text for message in messages)
     assert 0.35 < about_own / 200 < 0.65
     assert not any(mentions(unknown, m.text) for n in range(300) for m in rehearsed(n, unknown, 64, "talk"))

@@ -15,7 +15,7 @@ from PIL import Image
 from training.conversations import BatchSettings, Conversations, cut_evenly
 from training.loop import LoopSettings
 from training.quick_attention import use_matmul_attention
-from training.sft import PictureInputs, SftSettings, draw_conditions, make_losses, token_weights, train
+from training.sft import Apart, PictureInputs, SftSettings, draw_conditions, make_losses, token_weights, train
 from vargpt.backbone.merge import Condition
 from vargpt.backbone.vision import patchify, picture_features
 from vargpt.model import IGNORE_INDEX
@@ -106,6 +106,26 @@ def test_guidance_dropout_has_its_rates() -> None:
     conditions = draw_conditions(20_000, SETTINGS, torch.Generator().manual_seed(0))
     shares = [(conditions == condition).float().mean().item() for condition in Condition]
     assert shares == pytest.approx([0.8, 0.1, 0.05, 0.05], abs=0.01)
+
+
+def test_pictures_learnt_apart_hide_nothing_and_have_flips_of_their_own(processor) -> None:
+    batches = [b for pool in range(20) for b in conversations(processor).pool_batches(pool) if len(b["drawn_seeds"])]
+    apart = Apart(lambda sample: sample % 2 == 0, flip_strength=0.5)
+    settings = dataclasses.replace(SETTINGS, null_rate=0.5, flip_strength=0.0, apart=apart)
+    model = tiny_model()
+    layout = model.config.layout()
+    inputs = PictureInputs(model, layout, settings)
+    conditions, flipped, chosen = [], [], []
+    for batch in batches:
+        made = inputs(batch)
+        clean = model.image_tokenizer.encode(batch["drawn_images"].float() / 127.5 - 1, layout).flat()
+        conditions.append(made["conditions"])
+        flipped.append((made["image_bits"] != clean).flatten(1).any(1))
+        chosen += apart.pictures(batch["drawn_seeds"].tolist())
+    hidden, wrong, these = torch.cat(conditions) != Condition.FULL, torch.cat(flipped), torch.tensor(chosen)
+    assert 0.2 < these.float().mean() < 0.8
+    assert not hidden[these].any() and 0.4 < hidden[~these].float().mean() < 0.8
+    assert wrong[these].float().mean() > 0.9 and not wrong[~these].any()
 
 
 def test_an_input_picture_gets_the_latents_and_patches_of_itself(processor) -> None:

@@ -1,6 +1,7 @@
 """The whole training program at nano's size by one command: tokenizers, SFT at 64 px, DPO, SFT at 128 px, DPO, edits.
 
     python -m training.recipes.nano_chain --run-dir runs/chain [--minutes 300] [--start-from vargpt/checkpoints/nano]
+    python -m training.recipes.nano_chain --run-dir runs/short --short
 
 The stages are those of VARGPT-v1.1 (`full_size.py`). Each reads the model folder of the one before and leaves its own;
 started again, the command goes on where it was stopped, and finished stages are only read. After every stage the model
@@ -115,6 +116,40 @@ def nano_chain() -> Chain:
             batch_size=8, learning_rate=loop.learning_rate / 4, warmup_ratio=0.02, weight_decay=loop.weight_decay,
         ),
     )  # fmt: skip
+
+
+def short_chain() -> Chain:
+    """The same stages in about two hours of one CPU core: enough to see what each of them does, not for its result.
+
+    Each stage of `nano_chain()` gets a part of its steps, the first ones a larger part than those that draw: without
+    a tokenizer that rebuilds pages and a ViT that sees them, no later stage has anything to learn from.
+    """
+    chain = nano_chain()
+
+    def shorter(stage: Stage, steps: int) -> Stage:
+        return dataclasses.replace(stage, steps=steps)
+
+    def shorter_loop(settings: nano.Settings, steps: int) -> nano.Settings:
+        return dataclasses.replace(settings, loop=dataclasses.replace(settings.loop, total_steps=steps))
+
+    begun = chain.beginnings
+    beginnings = dataclasses.replace(
+        begun,
+        tokenizer=shorter_loop(begun.tokenizer, 2_500),
+        language=shorter_loop(begun.language, 450),
+        sight=shorter_loop(begun.sight, 1_200),
+        understanding=shorter_loop(begun.understanding, 250),
+    )
+    return dataclasses.replace(
+        chain,
+        beginnings=beginnings,
+        sft_64=dataclasses.replace(shorter(chain.sft_64, 700), warmup_ratio=0.05),
+        dpo_64=shorter(chain.dpo_64, 60),
+        sft_128=shorter(chain.sft_128, 120),
+        dpo_128=shorter(chain.dpo_128, 30),
+        edit=shorter(chain.edit, 80),
+        prompts=200,
+    )
 
 
 # -- stages to the settings of the recipes -----------------------------------------------------------------------------
@@ -357,6 +392,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run-dir", type=Path, default=Path("runs/chain"))
     parser.add_argument("--start-from", type=Path, help="a model folder in the place of tokenizers and SFT at 64 px")
     parser.add_argument("--minutes", type=float, help="stop (and save) after this long; the schedules stay in steps")
+    parser.add_argument("--short", action="store_true", help="a small part of the steps: two hours of one CPU core")
     parser.add_argument("--n", type=int, default=8, help="storybook cases per category after every stage; 0 = none")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
     chosen = parser.parse_args(arguments)
@@ -364,7 +400,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if chosen.n < 0 or (chosen.minutes is not None and chosen.minutes < 0):
             raise ValueError("--n and --minutes are at least 0")
-        chain = apply_overrides(nano_chain(), chosen.set)
+        chain = apply_overrides(short_chain() if chosen.short else nano_chain(), chosen.set)
         check_start(StageLog(chosen.run_dir), chosen.start_from)
         if chosen.start_from is not None:
             resolve_model(chosen.start_from)

@@ -28,8 +28,10 @@ logger = logging.getLogger(__name__)
 def nano_dpo() -> DpoSettings:
     """One CPU core with bf16 arithmetic: 5.5 minutes with 205 pairs, after 40 minutes of drawing and judging for them.
 
-    To expect: position +1.9 points [+0.8, +3.1] of 1,000 held-out requests, counting, colours and colours of pairs as
-    before (docs/training.md). Training pairs are all told apart after two rounds; more steps only widen the margin.
+    To expect: the reward of 2,000 held-out requests rises by 0.011 [+0.004, +0.018], and 63 % [55, 70] of those that
+    are told apart are won; as nano is shown, position +1.9 points [+0.8, +3.1] of 1,000 requests, counting, colours
+    and colours of pairs as before (docs/training.md). Training pairs are all told apart after two rounds; more steps
+    only widen the margin.
     """
     return DpoSettings(
         steps=StepSettings(total_steps=120, learning_rate=2e-5, batch_size=8, accumulation=2, warmup_steps=20),

@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 PREVIEWS = 4  # sheets of samples on the way
 PREVIEWED = 6  # pictures on each
-OWN_SHARE, STYLE_SHARE = 0.5, 0.33  # of the conversations; a style changes more, and needs more rehearsal
 STYLE_FLIPS = 0.3  # of the bits of a scale, at most, in pictures of a style
 SAME = "settings.json"  # of a run that goes on: what must not have changed
 Say = Callable[[str], None]
@@ -53,7 +52,7 @@ class FinetuneSettings:
     `rehearse=None` mixes in storybook conversations exactly for models that come from that world. `describe` lets the
     model caption what has no caption. `check` storybook cases per category and `wishes` requests are measured before
     and after. `workers` processes make the batches. Where there is rehearsal, `own_share` of the conversations are
-    about the pictures (None: OWN_SHARE, or STYLE_SHARE).
+    about the pictures.
     """
 
     topic: Topic
@@ -70,7 +69,7 @@ class FinetuneSettings:
     lora: LoraSettings = LoraSettings()
     describe: bool = False
     rehearse: bool | None = None
-    own_share: float | None = None
+    own_share: float = 0.33
     wishes: int = 24
     check: int = 32
     judge: Judge | None = None
@@ -193,8 +192,7 @@ def learn(
     learning = begin(model, settings.lora, settings.seed)
     say(str(learning))
     run_dir, side = settings.out / "run", model.config.layout().width
-    share = settings.own_share or (STYLE_SHARE if settings.topic.is_style else OWN_SHARE)
-    conversations = OwnConversations(own.learnt, settings.topic, rehearse, share, side)
+    conversations = OwnConversations(own.learnt, settings.topic, rehearse, settings.own_share, side)
 
     def on_sample(trained: nn.Module, step: int) -> None:
         assert isinstance(trained, VARGPT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator
 
 import chainlit as cl
@@ -17,6 +18,8 @@ from chat_ui.session import Conversation, Turn
 from vargpt.chat.engine import ContextFullError
 from vargpt.chat.scheduler import Scheduler, Ticket
 from vargpt.types import ChatEvent
+
+logger = logging.getLogger(__name__)
 
 LOOK = 0.3  # seconds between two looks at the queue
 START_ANEW = "Start a new conversation with the pencil at the top left."
@@ -47,6 +50,8 @@ async def answer(talk: Conversation, turn: Turn, gallery: Gallery, scheduler: Sc
         view = stop(view)
         await shown.show(view)
     except Exception as error:  # whatever it was, the visitor is told and the page lives on
+        if not isinstance(error, ValueError):  # which are about what was asked
+            logger.error("a turn of the page failed: %s", error, exc_info=error)
         view = stop(view, None)
         await shown.show(view)
         await cl.ErrorMessage(explanation(error)).send()

@@ -64,7 +64,7 @@ class OwnConversations:
     examples: Sequence[Example]
     topic: Topic
     rehearse: bool = True
-    own_share: float = 0.5
+    own_share: float = 0.33
     resolution: int = 64
 
     def is_own(self, sample_id: int) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
@@ -81,3 +84,18 @@ def test_stop_reaches_a_turn_that_waits_and_one_that_has_begun(scheduler: Schedu
 
     for events in ((), (TextDelta("one"),)):
         assert asyncio.run(asyncio.wait_for(stop(*events), 120)).cancelled.is_set()
+
+
+@pytest.mark.parametrize(("error", "is_logged"), [(KeyError("page"), True), (ValueError("too long"), False)])
+def test_what_should_not_have_happened_is_told_to_the_visitor_and_kept_in_the_log(
+    error: Exception, is_logged: bool, scheduler: Scheduler, monkeypatch, caplog
+) -> None:
+    told = []
+    page = SimpleNamespace(ErrorMessage=lambda words: told.append(words) or AsyncMock())
+    monkeypatch.setattr(answering, "cl", page)
+    monkeypatch.setattr(answering.memory, "remember", AsyncMock(side_effect=[error, None]))
+    gallery = MagicMock(refresh=AsyncMock(), begin=lambda *_: AsyncMock())
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(answering.answer(MagicMock(turns=[]), MagicMock(), gallery, scheduler))
+    assert len(told) == 1 and str(error) in told[0]
+    assert any(record.exc_info and record.exc_info[1] is error for record in caplog.records) is is_logged

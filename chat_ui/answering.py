@@ -9,12 +9,12 @@ from collections.abc import AsyncGenerator
 
 import chainlit as cl
 
-from chat_ui import memory
-from chat_ui.gallery import Gallery
-from chat_ui.notices import explanation, set_aside, waiting
-from chat_ui.page import Reply
-from chat_ui.render import View, advance, reply, stop
-from chat_ui.session import Conversation, Turn
+from chat_ui.conversation.visitor_conversation import Conversation, Turn
+from chat_ui.history import recorder
+from chat_ui.showing.notices import explanation, set_aside, waiting
+from chat_ui.showing.page import Reply
+from chat_ui.showing.picture_cards import Gallery
+from chat_ui.showing.view import View, advance, reply, stop
 from vargpt.chat.engine import ContextFullError
 from vargpt.chat.scheduler import Scheduler, Ticket
 from vargpt.types import ChatEvent
@@ -30,7 +30,7 @@ async def answer(talk: Conversation, turn: Turn, gallery: Gallery, scheduler: Sc
     shown, view, num_set_aside = gallery.begin(talk, turn), View(), 0
     ticket = None
     try:
-        await memory.remember(talk, is_running=True)
+        await recorder.remember(talk, is_running=True)
         shown.is_first = len(talk.turns) == 1
         while True:
             try:
@@ -61,7 +61,7 @@ async def answer(talk: Conversation, turn: Turn, gallery: Gallery, scheduler: Sc
         talk.running = None
         talk.finish(turn, reply(view))
         await shown.close()
-        await memory.remember(talk)
+        await recorder.remember(talk)
     await gallery.refresh(talk, below=shown.last_message_id)
     notes = [note for note in (set_aside(num_set_aside), view.note) if note]
     if notes:

@@ -47,8 +47,8 @@ def install(app: Starlette, scheduler: Scheduler, model: Path | None, load: Mapp
     """
     if not os.environ.get(SWITCH):
         return
-    from vargpt.serving.app import make_app
-    from vargpt.serving.commands import api_keys
+    from vargpt.commands.serve import api_keys
+    from vargpt.serving.server import make_app
     from vargpt.serving.settings import ServeSettings
 
     settings = ServeSettings(model=None if model is None else str(model), load=load, api_keys=api_keys(None))
@@ -58,6 +58,6 @@ def install(app: Starlette, scheduler: Scheduler, model: Path | None, load: Mapp
 def check() -> None:
     """Raises ImportError if the API's packages are missing."""
     try:
-        import vargpt.serving.app  # noqa: F401
+        import vargpt.serving.server  # noqa: F401
     except ImportError as error:
         raise ImportError(f"--api needs more packages ({error}): pip install 'vargpt[serve]'") from error

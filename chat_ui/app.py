@@ -17,21 +17,23 @@ import chainlit as cl
 from chainlit.server import app as chainlit_app
 from chainlit.types import ThreadDict
 
-from chat_ui import api, memory
+from chat_ui import api
 from chat_ui.answering import answer
-from chat_ui.commands import Command, buttons, check, help_text, parse, version_number
-from chat_ui.fresh import asks_for_a_new_picture
-from chat_ui.panel import show_panel
-from chat_ui.profiles import Profile, adapter_line, profile_named, profile_of, profiles, switched
-from chat_ui.region import region_of
-from chat_ui.session import Conversation, Turn, question
-from chat_ui.settings import PageSettings, sizes_of
-from chat_ui.versions import Version
-from chat_ui.visit import begin, conversation, gallery, one_turn
-from vargpt.adapters import read_card
+from chat_ui.conversation.marked_region import region_of
+from chat_ui.conversation.new_picture_words import asks_for_a_new_picture
+from chat_ui.conversation.page_settings import PageSettings, sizes_of
+from chat_ui.conversation.profiles import Profile, adapter_line, profile_named, profile_of, profiles, switched
+from chat_ui.conversation.slash_commands import Command, buttons, check, help_text, parse, version_number
+from chat_ui.conversation.version_tree import Version
+from chat_ui.conversation.visitor_conversation import Conversation, Turn, question
+from chat_ui.history import recorder
+from chat_ui.page_session import begin, conversation, gallery, one_turn
+from chat_ui.showing.settings_panel import show_panel
 from vargpt.chat.engine import ChatEngine
 from vargpt.chat.scheduler import Scheduler
-from vargpt.loading import default_model_path, default_sampling, read_config, resolve_model
+from vargpt.loading.adapters import read_card
+from vargpt.loading.models import default_model_path, read_config
+from vargpt.published.families import default_sampling, resolve_model
 
 STARTERS = (
     ("A fox at night", "Draw a fox next to a pine tree at night"),
@@ -61,7 +63,7 @@ def load() -> ChatEngine:
 scheduler = Scheduler(load)
 cl.on_app_startup(scheduler.warm_up)
 cl.on_app_shutdown(scheduler.close)
-memory.install()
+recorder.install()
 api.install(chainlit_app, scheduler, MODEL, OPTIONS)
 
 
@@ -99,7 +101,7 @@ async def resume(thread: ThreadDict) -> None:
     Chainlit shows `thread` after this, in place of all that was sent before: what is to be seen goes into it.
     """
     if conversation() is None:
-        begin(await memory.recall(thread, ADAPTERS) or new_conversation())
+        begin(await recorder.recall(thread, ADAPTERS) or new_conversation())
     talk = conversation()
     profile = profile_of(PROFILES, talk.settings.adapter)
     shown = {"chat_profile": profile.name, "chat_settings": await show_controls()}
@@ -115,7 +117,7 @@ async def change_settings(values: dict) -> None:
         await cl.ErrorMessage(f"{error} The settings stay as they were.").send()
         return
     if cl.context.session.has_first_interaction:  # before that there is nothing to come back to
-        await memory.remember(conversation())
+        await recorder.remember(conversation())
 
 
 @cl.on_message
@@ -128,7 +130,7 @@ async def ask(message: cl.Message) -> None:
             await WITHOUT_MODEL[command.name](command)
             return
         prompt = question(command.words, [(name, path.read_bytes()) for name, path in files])
-        prompt = memory.with_earlier_pictures(conversation(), message.id, prompt)
+        prompt = recorder.with_earlier_pictures(conversation(), message.id, prompt)
     except (ValueError, OSError) as error:
         await cl.ErrorMessage(str(error)).send()
         return
@@ -177,7 +179,7 @@ async def vary(action: cl.Action) -> None:
 async def choose(action: cl.Action) -> None:
     turn_id, index = action.payload["turn"], action.payload["index"]
     if await change(lambda: conversation().choose(turn_id, index)):
-        await memory.vote_for(conversation(), turn_id, index)
+        await recorder.vote_for(conversation(), turn_id, index)
 
 
 @cl.action_callback("go_to")
@@ -238,7 +240,7 @@ async def switch_adapter(command: Command) -> None:
     talk = conversation()
     if command.words:
         talk.settings = talk.settings.changed_to(adapter=switched(command.words, ADAPTERS))
-        await memory.remember(talk)
+        await recorder.remember(talk)
         await show_controls()
     elif not ADAPTERS:
         switched("", ADAPTERS)  # says how to start the page with one
@@ -279,7 +281,7 @@ async def show_controls() -> dict[str, Any]:
 
 
 async def say_where(version: Version) -> None:
-    await memory.remember(conversation())
+    await recorder.remember(conversation())
     number = conversation().tree.number(version.id)
     said = await cl.Message(f"Back at version {number}: what you ask for next starts from it.").send()
     await gallery().refresh(conversation(), below=said.id)
@@ -295,7 +297,7 @@ async def change(step: Callable[[], Any]) -> bool:
     except ValueError as error:
         await cl.ErrorMessage(str(error)).send()
         return False
-    await memory.remember(conversation())
+    await recorder.remember(conversation())
     await gallery().refresh(conversation())
     return True
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from chat_ui import api
-from chat_ui.data_folder import data_folder, private_folder
-from chat_ui.users import Users
+from chat_ui.access.users import Users
+from chat_ui.history.data_folder import data_folder, private_folder
 
 HERE = Path(__file__).parent
 # What a model writes is shown as Markdown; with this, not even a picture linked there makes the browser go elsewhere.
@@ -91,7 +91,7 @@ def run(
         options: how to load it, for `ChatEngine.load`; None is VARGPT_LOAD (JSON), or else its defaults.
         data: where history and pictures are kept; None is VARGPT_DATA, or else the user's data folder.
         database: PostgreSQL address of the history; None is DATABASE_URL, or else a SQLite file in the data folder.
-        users: who may log in (`chat_ui/users.py`); None is VARGPT_USERS, or else nobody needs a password.
+        users: who may log in (`chat_ui/access/users.py`); None is VARGPT_USERS, or else nobody needs a password.
         with_api: answer OpenAI's clients too (`chat_ui/api.py`), with this model and its queue.
 
     Raises:
@@ -133,7 +133,7 @@ def prepare_memory(data: Path | None, database: str | None, users: Path | None) 
     if os.environ.get("VARGPT_USERS"):
         Users(Path(os.environ["VARGPT_USERS"]))
     try:
-        from chat_ui.schema import database_address, prepare_database
+        from chat_ui.history.schema import database_address, prepare_database
     except ImportError as error:
         raise ImportError(f"the page needs more packages ({error}): pip install 'vargpt[ui]'") from error
     asyncio.run(prepare_database(database_address(folder, os.environ.get("DATABASE_URL"))))

@@ -1,10 +1,10 @@
 """Makes 20 pictures with captions to finetune on: a thing, or a style, that the shipped nano does not know.
 
 python examples/own_pictures.py lighthouse my_pictures
-vargpt finetune my_pictures --name lighthouse --judge data_recipes.storybook.newcomers:is_lighthouse
+vargpt finetune my_pictures --name lighthouse --judge data_recipes.storybook.judging.newcomers:is_lighthouse
 
 python examples/own_pictures.py plum my_style
-vargpt finetune my_style --style plum --judge data_recipes.storybook.newcomers:is_plum
+vargpt finetune my_style --style plum --judge data_recipes.storybook.judging.newcomers:is_plum
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-from data_recipes.storybook.newcomers import lighthouse_page, plum_page
+from data_recipes.storybook.judging.newcomers import lighthouse_page, plum_page
 
 COUNT = 20
 PAGES = {"lighthouse": lighthouse_page, "plum": plum_page}

@@ -11,7 +11,7 @@ from typing import get_args
 
 from PIL import Image, ImageDraw, ImageFont
 
-from data_recipes.storybook.cases import DrawCategory, draw_cases
+from data_recipes.storybook.judging.cases import DrawCategory, draw_cases
 from vargpt.chat.engine import ChatEngine
 from vargpt.types import ChatRequest, Message
 

@@ -6,32 +6,25 @@ import ast
 import re
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("vargpt", "training", "data_recipes", "chat_ui")
-LADDER = (  # low to high; rooms on one rung are siblings and never import one another
-    {"types"}, {"sampling", "packing", "preferences"}, {"config"}, {"tokenizers", "backbone", "generators"},
-    {"model", "text_to_image"}, {"processing"}, {"loading", "weight_maps", "quantization", "memory"},
-    {"presets", "testing", "adapters"}, {"chat"},
-    {"evaluation"}, {"serving", "doctor"}, {"cli"},
+PACKAGES = ("vargpt", "training", "data_recipes", "chat_ui", "benchmarks")
+# Low to high, by the names of files and folders; rooms on one rung are siblings and never import one another.
+LADDER = (
+    {"types"}, {"sampling", "packing"}, {"config"}, {"pictures"}, {"tokenizers", "generators"},
+    {"assistant", "text_to_image"}, {"loading"}, {"published"}, {"presets", "testing"}, {"chat"}, {"evaluation"},
+    {"benchmarks", "serving"}, {"commands"},
 )  # fmt: skip
 RUNG = {room: height for height, rooms in enumerate(LADDER) for room in rooms}
-ONE_ROOM = {
-    "weight_maps": "loading",
-    "quantization": "loading",
-    "memory": "loading",
-    "published": "loading",
-    "hub": "loading",
-    "drawing": "model",
-    "cli_options": "cli",
-}  # several names, one room
 NEIGHBOURS = {  # package -> what it may import of ours
     "vargpt": {"vargpt"},
     "training": {"training", "vargpt", "data_recipes"},
+    "benchmarks": {"benchmarks", "vargpt", "training"},
     "data_recipes": {"data_recipes", "vargpt"},
     "chat_ui": {"chat_ui", "vargpt"},
 }
@@ -39,6 +32,7 @@ OPTIONAL = {
     "trl", "peft", "bitsandbytes", "chainlit", "datasets", "torchvision", "c2pa", "cryptography", "ray", "httpx2",
 }  # fmt: skip
 LONGEST_FILE = 500
+LONGEST_SHELF = 14
 SOURCES = sorted(path for package in (*PACKAGES, "tests", "examples") for path in (ROOT / package).rglob("*.py"))
 
 
@@ -68,7 +62,7 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
 def room_of(parts: tuple[str, ...]) -> str | None:
     """The room of a dotted vargpt module; None for the package itself, which may be imported from anywhere."""
     room = parts[1].removesuffix(".py") if len(parts) > 1 else "__init__"
-    return None if room in ("__init__", "__version__") else ONE_ROOM.get(room, room)
+    return None if room in ("__init__", "__version__") else room
 
 
 def misplaced_imports(path: Path) -> list[str]:
@@ -79,11 +73,11 @@ def misplaced_imports(path: Path) -> list[str]:
         there = tuple(name.split("."))
         if there[0] not in PACKAGES:
             continue
-        allowed = there[0] in NEIGHBOURS[here[0]] or (here == ("vargpt", "cli.py") and not at_import)
+        allowed = there[0] in NEIGHBOURS[here[0]] or (here[:2] == ("vargpt", "commands") and not at_import)
         if here[0] == "data_recipes" and there[0] == "vargpt":
             allowed = there[:2] == ("vargpt", "types")
         if here[0] == there[0] == "vargpt" and room_of(here) and room_of(there):
-            # A name of the package itself (vargpt.VARGPT) would pull in every room, so only cli may use it.
+            # A name of the package itself (vargpt.VARGPT) would pull in every room, so only commands may use it.
             low, high = RUNG.get(room_of(there), len(LADDER) - 2), RUNG[room_of(here)]
             allowed = low < high or room_of(here) == room_of(there)
         if not allowed:
@@ -117,6 +111,22 @@ def test_imports_never_point_up_or_sideways(path: Path) -> None:
 def test_every_room_of_vargpt_has_a_rung_on_the_ladder() -> None:
     rooms = {room_of(path.relative_to(ROOT).parts) for path in SOURCES if path.is_relative_to(ROOT / "vargpt")}
     assert rooms - {None} <= set(RUNG)
+
+
+def modules(package: str) -> list[Path]:
+    return [path for path in SOURCES if path.is_relative_to(ROOT / package) and path.name != "__init__.py"]
+
+
+def test_no_shelf_is_too_long_to_take_in_at_a_glance() -> None:
+    shelves = Counter(path.parent.relative_to(ROOT).as_posix() for package in PACKAGES for path in modules(package))
+    assert {shelf: count for shelf, count in shelves.items() if count > LONGEST_SHELF} == {}
+
+
+def test_a_name_exists_once_in_the_house() -> None:
+    """But for `base`, the seam of its room, and a published family, which has a generator and a file of its own."""
+    families = {path.stem for path in modules("vargpt") if path.parent.name == "published"}
+    names = Counter(path.stem for package in PACKAGES for path in modules(package))
+    assert {name for name, count in names.items() if count > 1} - {"base", *families} == set()
 
 
 @pytest.mark.parametrize("path", each_source(*PACKAGES, "tests", "examples"))

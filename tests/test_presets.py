@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from vargpt.assistant.model import VARGPT
+from vargpt.assistant.special_tokens import SpecialTokens
 from vargpt.config import VargptConfig
-from vargpt.model import VARGPT
 from vargpt.presets import nano, vargpt_v1_1
-from vargpt.processing import SpecialTokens
+from vargpt.published.vargpt_v1_1 import config_from_published
 from vargpt.testing import tiny_processor
-from vargpt.weight_maps.vargpt import config_from_published
 
 VOCABULARY = 2048
 

@@ -32,7 +32,7 @@ def commands(program: str) -> list[str]:
 
 
 def command_tree() -> Any:
-    from vargpt.cli import app
+    from vargpt.commands.cli import app
 
     return typer.main.get_command(app)
 

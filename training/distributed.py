@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vargpt.model import VARGPT
+from vargpt.assistant.model import VARGPT
 
 
 def world_size() -> int:

@@ -23,24 +23,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.checkpoints import load_checkpoint, save_checkpoint
-from training.conversations import (
-    PICTURES_OF_A_ROW,
-    Batch,
-    BatchSettings,
-    Conversations,
-    MakeMessages,
-    Share,
-    loader,
-)
+from training.cpu.matmul_attention import use_matmul_attention
+from training.data import PICTURES_OF_A_ROW, Batch, BatchSettings, Conversations, MakeMessages, Share, loader
 from training.distributed import gather_into, is_main, rank, sharded_copy, world_size
 from training.loop import Finished, LoopSettings, make_optimizer, sample
-from training.quick_attention import use_matmul_attention
 from training.sft_trainer import Losses, SftTrainer, Sums, Watch, tensorboard_callback, training_arguments
 from training.state import AveragedWeights, learning_values
-from vargpt.backbone.merge import Condition
-from vargpt.backbone.vision import patchify
-from vargpt.model import VARGPT
-from vargpt.processing import VargptProcessor
+from vargpt.assistant.model import VARGPT
+from vargpt.assistant.processor import VargptProcessor
+from vargpt.assistant.sequence import Condition
+from vargpt.assistant.vision import patchify
 from vargpt.tokenizers.bit_correction import BitFlip, draw_flips
 from vargpt.types import ImageLayout
 

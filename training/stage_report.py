@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from data_recipes.storybook.judge import Judge
+from data_recipes.storybook.judging.judge import Judge
+from data_recipes.storybook.judging.scoring import Storybook
 from data_recipes.storybook.samples import make_sample
-from data_recipes.storybook.scoring import Storybook
-from training.own_measure import losses
+from training.finetune.own_measure import losses
 from vargpt.chat.engine import ChatEngine
 from vargpt.evaluation.base import Report
 from vargpt.evaluation.intervals import Score

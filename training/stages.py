@@ -18,7 +18,7 @@ from typing import Literal
 from torch import nn
 
 from vargpt.config import VargptConfig
-from vargpt.memory import largest_layer
+from vargpt.loading.memory_estimate import largest_layer
 
 LEARNING_BYTES = 4 + 4 + 8  # a float32 weight, its gradient, two moments
 RESTING_BYTES = 2

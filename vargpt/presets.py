@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 
+from vargpt.assistant.special_tokens import SpecialTokens, config_fields
 from vargpt.config import NANO_SCHEDULES, VargptConfig
-from vargpt.processing import SpecialTokens
-from vargpt.processing.special_tokens import config_fields
-from vargpt.weight_maps.vargpt import config_from_published
+from vargpt.published.vargpt_v1_1 import config_from_published
 
 
 def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:

@@ -7,6 +7,7 @@ Shape legend: G guidance branches, N rows, V choices.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vargpt.types import ImageSampling, TextSampling
+
+MAX_SEED = 2**31 - 1
 
 
 def at_scale(value: float | Sequence[float], k: int) -> float:
@@ -118,3 +121,19 @@ def sample(
 def seeded(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
     """One generator per row; equal seeds give equal streams."""
     return [torch.Generator(device).manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF) for seed in seeds]
+
+
+def new_seed() -> int:
+    """A seed that nobody chose: 0 .. MAX_SEED."""
+    return secrets.randbelow(MAX_SEED + 1)
+
+
+def parse_seed(text: str) -> int:
+    """A seed as typed: a whole number from 0 to MAX_SEED.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) > MAX_SEED:
+        raise ValueError(f"a seed is a whole number from 0 to {MAX_SEED}, got {text!r}")
+    return int(text)

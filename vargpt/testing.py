@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, T5Tokenizer
 
-from vargpt.backbone.text_encoder import TextEncoder
+from vargpt.assistant.model import VARGPT
+from vargpt.assistant.processor import VargptProcessor, square_image_processor
+from vargpt.assistant.special_tokens import SpecialTokens, config_fields
+from vargpt.assistant.text_tokenizer import train_text_tokenizer
 from vargpt.config import VargptConfig, VargptGeneratorConfig, VargptImageTokenizerConfig
 from vargpt.generators.next_scale import PooledNextScaleGenerator
 from vargpt.generators.schedules import infinity_schedules
-from vargpt.model import VARGPT
-from vargpt.processing import SpecialTokens, VargptProcessor, square_image_processor, train_text_tokenizer
-from vargpt.processing.special_tokens import config_fields
-from vargpt.text_to_image import TextToImage, TextToImageConfig
-from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
+from vargpt.published.vargpt_v1_1 import PUBLISHED_AUTOENCODER, PUBLISHED_DECODER
+from vargpt.text_to_image.pipeline import TextToImage, TextToImageConfig
+from vargpt.text_to_image.text_encoder import TextEncoder
+from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
 from vargpt.types import ImageSampling
-from vargpt.weight_maps.vargpt import PUBLISHED_AUTOENCODER, PUBLISHED_DECODER
 
 TEXTS = (
     "draw a fox next to a pine tree at night",

@@ -9,7 +9,8 @@ S memory positions, D width, d bits (or channels) of one token, h w a grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Role = Literal["system", "user", "assistant"]
 Route = Literal["auto", "text", "image"]
 FinishReason = Literal["stop", "length", "cancelled"]
+MAX_PICTURES = 16  # in one reply
 
 
 @dataclass(frozen=True)
@@ -324,3 +326,23 @@ class TurnFinished:
 
 
 ChatEvent = TextDelta | ImageStarted | ImagePreview | ImageFinished | TurnFinished
+
+
+@runtime_checkable
+class Artist(Protocol):
+    """What draws wishes: the chat engine, or a painter."""
+
+    model_name: str
+    model_hash: str | None
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) in pixels of every size that can be drawn, the default first."""
+
+    def stream(
+        self, request: ChatRequest, cancel: threading.Event | None = None, previews: bool = True
+    ) -> Iterator[ChatEvent]:
+        """The events of one turn; the last one is `TurnFinished`."""
+
+    def reply_batch(self, requests: Sequence[ChatRequest]) -> list[TurnFinished]:
+        """Several turns, together."""

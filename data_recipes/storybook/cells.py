@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_recipes.storybook.layout import shown_colour
-from data_recipes.storybook.render import boxes, sprite_of
-from data_recipes.storybook.scene import MAX_COUNT, SIZES, Scene
-from data_recipes.storybook.wording import COUNT_WORDS
-from data_recipes.storybook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES
+from data_recipes.storybook.drawing.render import boxes, sprite_of
+from data_recipes.storybook.language.wording import COUNT_WORDS
+from data_recipes.storybook.world.layout import shown_colour
+from data_recipes.storybook.world.scene import MAX_COUNT, SIZES, Scene
+from data_recipes.storybook.world.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, STYLES
 
 MIN_COVER = 0.25
 # 0 is nothing in the first four, natural colours too in "colour"

@@ -9,17 +9,17 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from data_recipes.storybook.captions import canonical, long, short
-from data_recipes.storybook.dialogues import make_dialogue
-from data_recipes.storybook.edits import sample_edit
-from data_recipes.storybook.impossible import impossible_edit
-from data_recipes.storybook.questions import Question, ask, describe, which
-from data_recipes.storybook.render import render
-from data_recipes.storybook.requests import open_request, phrase
-from data_recipes.storybook.scene import Scene
+from data_recipes.storybook.drawing.render import render
+from data_recipes.storybook.language.captions import canonical, long, short
+from data_recipes.storybook.language.dialogues import make_dialogue
+from data_recipes.storybook.language.drawing_requests import open_request, phrase
+from data_recipes.storybook.language.edits import sample_edit
+from data_recipes.storybook.language.impossible import impossible_edit
+from data_recipes.storybook.language.questions import Question, ask, describe, which
+from data_recipes.storybook.language.talk import make_talk
+from data_recipes.storybook.language.wishes import sample_drawing, sample_page
 from data_recipes.storybook.splits import Split
-from data_recipes.storybook.talk import make_talk
-from data_recipes.storybook.wishes import sample_drawing, sample_page
+from data_recipes.storybook.world.scene import Scene
 from vargpt.types import Message
 
 MIXTURE: dict[str, float] = {

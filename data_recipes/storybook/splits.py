@@ -13,8 +13,8 @@ from functools import cache, cached_property
 from itertools import combinations
 from typing import Literal
 
-from data_recipes.storybook.scene import Scene
-from data_recipes.storybook.world import OBJECTS
+from data_recipes.storybook.world.scene import Scene
+from data_recipes.storybook.world.vocabulary import OBJECTS
 
 Split = Literal["train", "heldout"]
 PAIR_SHARE, COLOUR_SHARE, BACKGROUND_SHARE, WORD_SHARE = 0.03, 0.04, 0.02, 0.12

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from vargpt.assistant.model import VARGPT
+from vargpt.assistant.processor import VargptProcessor
 from vargpt.chat.engine import ChatEngine
-from vargpt.model import VARGPT
-from vargpt.processing import VargptProcessor
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import ChatEvent, ChatRequest, ImageSampling, Message, TextDelta, TextSampling
 

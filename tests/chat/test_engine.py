@@ -12,7 +12,7 @@ import torch
 from tests.chat.scripted import ask, drawing_engine, red_square, text_of
 from vargpt.chat.engine import ChatEngine, ContextFullError
 from vargpt.chat.requests import choose_picture, layout_for, seen_messages
-from vargpt.loading import save
+from vargpt.loading.models import save
 from vargpt.testing import tiny_config, tiny_model, tiny_processor
 from vargpt.types import (
     ChatEvent,

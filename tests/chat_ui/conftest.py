@@ -30,7 +30,7 @@ def browser():
 @pytest.fixture(scope="session")
 def tiny_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A model that draws slowly."""
-    from vargpt.loading import save
+    from vargpt.loading.models import save
     from vargpt.testing import tiny_model, tiny_processor
 
     folder = tmp_path_factory.mktemp("tiny-page")
@@ -43,8 +43,8 @@ def tiny_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def quick_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """A model that draws at once, in several sizes, with an adapter."""
-    from tests.test_adapters import make_adapter
-    from vargpt.loading import model_hash, save
+    from tests.loading.test_adapters import make_adapter
+    from vargpt.loading.models import model_hash, save
     from vargpt.testing import tiny_model, tiny_processor
 
     folder = tmp_path_factory.mktemp("quick-page")

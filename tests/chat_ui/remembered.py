@@ -13,11 +13,11 @@ from chainlit.context import init_http_context
 from chainlit.user import PersistedUser, User
 from PIL import Image
 
-from chat_ui.asking import asking
-from chat_ui.schema import database_address, prepare_database
-from chat_ui.session import Conversation
-from chat_ui.store import Store
-from tests.training.preference_rows import drawn
+from chat_ui.access.current_user import asking
+from chat_ui.conversation.visitor_conversation import Conversation
+from chat_ui.history.chainlit_store import Store
+from chat_ui.history.schema import database_address, prepare_database
+from tests.training.preferences.made_rows import drawn
 from vargpt.testing import tiny_model
 from vargpt.types import ImagePart, Message
 

@@ -93,7 +93,7 @@ def test_what_should_not_have_happened_is_told_to_the_visitor_and_kept_in_the_lo
     told = []
     page = SimpleNamespace(ErrorMessage=lambda words: told.append(words) or AsyncMock())
     monkeypatch.setattr(answering, "cl", page)
-    monkeypatch.setattr(answering.memory, "remember", AsyncMock(side_effect=[error, None]))
+    monkeypatch.setattr(answering.recorder, "remember", AsyncMock(side_effect=[error, None]))
     gallery = MagicMock(refresh=AsyncMock(), begin=lambda *_: AsyncMock())
     with caplog.at_level(logging.ERROR):
         asyncio.run(answering.answer(MagicMock(turns=[]), MagicMock(), gallery, scheduler))

@@ -49,7 +49,7 @@ def test_without_the_switch_there_is_no_api(monkeypatch: pytest.MonkeyPatch) -> 
 def test_openais_client_talks_to_the_page_with_its_key(tmp_path: Path) -> None:
     import openai
 
-    from vargpt.loading import save
+    from vargpt.loading.models import save
     from vargpt.testing import tiny_model, tiny_processor
 
     save(tiny_model(), tiny_processor(), tmp_path / "model")

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from chat_ui.run import run
+from vargpt.assistant.model import VARGPT
 from vargpt.chat.engine import ChatEngine
 from vargpt.chat.scheduler import Scheduler, Ticket
-from vargpt.model import VARGPT
 from vargpt.types import ChatRequest, ImageProgress
 
 TOO_MUCH = "more than fits"  # a question with these words runs out of memory

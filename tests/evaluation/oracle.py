@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from PIL import Image
 
-from data_recipes.storybook.captions import canonical
-from data_recipes.storybook.reading import Reading
-from data_recipes.storybook.scene import Scene
-from data_recipes.storybook.scoring import Storybook, reading_of
-from data_recipes.storybook.wishes import complete
+from data_recipes.storybook.judging.reading import Reading
+from data_recipes.storybook.judging.scoring import Storybook, reading_of
+from data_recipes.storybook.language.captions import canonical
+from data_recipes.storybook.language.wishes import complete
+from data_recipes.storybook.world.scene import Scene
 from vargpt.evaluation.base import Report
 from vargpt.evaluation.storybook import evaluate
 from vargpt.types import ChatRequest, Message, TurnFinished

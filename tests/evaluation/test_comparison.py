@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.evaluation.oracle import KnownPages, Oracle, recoloured, report_on
-from vargpt import cli
+from vargpt.commands import cli
 from vargpt.evaluation.comparison import CHANCE, compare, read_report
 
 N = 12

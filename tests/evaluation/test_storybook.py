@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_recipes.storybook.judge import Judge
-from data_recipes.storybook.scene import Group, Scene
-from data_recipes.storybook.scoring import Storybook, meets, reading_of
-from data_recipes.storybook.wishes import Want, Wish
+from data_recipes.storybook.judging.judge import Judge
+from data_recipes.storybook.judging.scoring import Storybook, meets, reading_of
+from data_recipes.storybook.language.wishes import Want, Wish
+from data_recipes.storybook.world.scene import Group, Scene
 from tests.chat.scripted import drawing_engine
 from tests.evaluation.oracle import BLANK, NOTHING, KnownPages, Oracle, Scripted, recoloured, report_on, scores
-from vargpt import cli
+from vargpt.commands import cli
 from vargpt.evaluation.base import Progress, Report
 from vargpt.evaluation.picture_tasks import MAX_PSNR, psnr
 from vargpt.evaluation.report import markdown
@@ -211,7 +211,7 @@ def test_a_round_trip_through_the_tokenizer_keeps_the_size_of_the_model():
 def test_the_command_writes_report_table_and_sheets(home, monkeypatch, world, capsys):
     judge = Mock(return_value=world)
     judge.of_side.return_value = world
-    monkeypatch.setattr("data_recipes.storybook.judge.Judge", judge)
+    monkeypatch.setattr("data_recipes.storybook.judging.judge.Judge", judge)
     monkeypatch.setattr(cli, "open_engine", lambda model, device: drawing_engine())
     arguments = ["--n", "2", "--categories", "single_object,edit", "--out", "a/report.json", "--markdown", "a/table.md"]
     with pytest.raises(SystemExit) as left:

@@ -11,13 +11,13 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import Tensor
 from torch.testing import assert_close
 
+from vargpt.assistant.model import VARGPT
 from vargpt.config import VargptGeneratorConfig
-from vargpt.generators.blocks import CrossAttention
 from vargpt.generators.next_scale import NextScaleGenerator
-from vargpt.model import VARGPT
+from vargpt.generators.parts import CrossAttention
 from vargpt.sampling import seeded
 from vargpt.testing import tiny_config
-from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
+from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageSampling, ImageTokens
 
 CONFIG = tiny_config()

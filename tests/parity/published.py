@@ -20,10 +20,10 @@ from vargpt.config import VargptGeneratorConfig, VargptImageTokenizerConfig, sch
 from vargpt.generators import next_scale
 from vargpt.generators.next_scale import NextScaleGenerator, guide_states, make_generator
 from vargpt.generators.schedules import infinity_schedules
-from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
+from vargpt.loading.weight_map import WeightMap, fill
+from vargpt.published.infinity_weights import autoencoder_map, transformer_map
+from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
 from vargpt.types import ImageLayout, ImageProgress, ImageTokens
-from vargpt.weight_maps.base import WeightMap, fill
-from vargpt.weight_maps.infinity import autoencoder_map, transformer_map
 
 
 def fill_all(module: nn.Module, weight_map: WeightMap, weights: dict[str, Tensor]) -> None:

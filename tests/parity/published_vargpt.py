@@ -9,13 +9,13 @@ from torch import Tensor
 
 from tests.parity.cases_on_disk import Case
 from tests.parity.published import fill_all
+from vargpt.assistant.drawing import ConversationState
+from vargpt.assistant.model import VARGPT
 from vargpt.config import VargptConfig
-from vargpt.drawing import ConversationState
 from vargpt.generators.schedules import INFINITY_LENGTHS, infinity_schedules
-from vargpt.model import VARGPT
+from vargpt.published.vargpt_v1_1 import config_from_published, vargpt_map
 from vargpt.sampling import seeded
 from vargpt.types import ImageProgress, ImageSampling, ImageTokens
-from vargpt.weight_maps.vargpt import config_from_published, vargpt_map
 
 GREEDY = ImageSampling(guidance_scale=3.0, temperature=0.0)  # published drawing has no other guidance
 

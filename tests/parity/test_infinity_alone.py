@@ -15,9 +15,9 @@ from tests.parity.published import (
     layout_of,
     padded,
 )
-from vargpt.backbone.text_encoder import TextEncoder, TextStates
 from vargpt.generators.schedules import infinity_schedules
-from vargpt.text_to_image import TextToImage, TextToImageConfig
+from vargpt.text_to_image.pipeline import TextToImage, TextToImageConfig
+from vargpt.text_to_image.text_encoder import TextEncoder, TextStates
 from vargpt.types import ImageSampling
 
 pytestmark = pytest.mark.cases_of("infinity", "vae", "infinity")

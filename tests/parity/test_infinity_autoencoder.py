@@ -9,11 +9,11 @@ from torch.testing import assert_close
 from tests.parity.cases_on_disk import Case
 from tests.parity.published import published_flips
 from vargpt.config import VargptImageTokenizerConfig
+from vargpt.loading.weight_map import fill
+from vargpt.published.infinity_weights import autoencoder_map, unnested
 from vargpt.tokenizers.bit_correction import BitFlip, CorrectedTokens
-from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer, bits_to_codes, quantize
+from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer, bits_to_codes, quantize
 from vargpt.types import ImageLayout, ImageTokens
-from vargpt.weight_maps.base import fill
-from vargpt.weight_maps.infinity import autoencoder_map, unnested
 
 pytestmark = pytest.mark.cases_of("infinity", "vae")
 

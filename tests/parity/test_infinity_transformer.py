@@ -22,11 +22,11 @@ from tests.parity.published import (
     published_sample,
     recorded_guidance,
 )
-from vargpt.generators.blocks import rotary_2d
 from vargpt.generators.next_scale import NextScaleGenerator
+from vargpt.generators.parts import rotary_2d
 from vargpt.generators.schedules import corner_positions_2d, infinity_schedules
 from vargpt.sampling import seeded
-from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
+from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens
 
 pytestmark = pytest.mark.cases_of("infinity", "vae", "infinity")

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from vargpt.assistant.model import VARGPT
 from vargpt.config import VargptGeneratorConfig, VargptImageTokenizerConfig
 from vargpt.generators.next_scale import make_generator
-from vargpt.model import VARGPT
-from vargpt.published import Published
-from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer
-from vargpt.weight_maps.base import WeightMap
-from vargpt.weight_maps.infinity import autoencoder_map, transformer_map
-from vargpt.weight_maps.vargpt import PUBLISHED_AUTOENCODER, PUBLISHED_DECODER, config_from_published, vargpt_map
-from vargpt.weight_maps.variants import INFINITY
+from vargpt.loading.weight_map import WeightMap
+from vargpt.published.infinity import Published
+from vargpt.published.infinity_weights import autoencoder_map, transformer_map
+from vargpt.published.vargpt_v1_1 import PUBLISHED_AUTOENCODER, PUBLISHED_DECODER, config_from_published, vargpt_map
+from vargpt.published.variants import INFINITY
+from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
 
 MANIFESTS = Path(__file__).parent / "manifests"
 

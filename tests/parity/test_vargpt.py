@@ -16,11 +16,11 @@ from tests.parity.published import (
     recorded_guidance,
 )
 from tests.parity.published_vargpt import GREEDY, build, draw, started
-from vargpt.backbone.merge import merged_grids, rope_positions
-from vargpt.model import VARGPT
+from vargpt.assistant.model import VARGPT
+from vargpt.assistant.sequence import merged_grids, rope_positions
+from vargpt.published.vargpt_v1_1 import vargpt_map
 from vargpt.sampling import seeded
 from vargpt.types import ImageSampling
-from vargpt.weight_maps.vargpt import vargpt_map
 
 pytestmark = pytest.mark.cases_of("vargpt", "model")
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from tests.parity.cases_on_disk import Case
 from tests.parity.published import published_flips
 from tests.parity.published_vargpt import build
-from vargpt.backbone.merge import Condition
-from vargpt.model import VARGPT
+from vargpt.assistant.model import VARGPT
+from vargpt.assistant.sequence import Condition
 from vargpt.tokenizers.bit_correction import CorrectedTokens
 from vargpt.types import ImageLayout, ImageTokens
 

@@ -19,8 +19,8 @@ from PIL import Image
 from tests.chat.scripted import drawing_engine
 from vargpt.chat.engine import ChatEngine
 from vargpt.chat.scheduler import Scheduler, Ticket
-from vargpt.serving.app import make_app
-from vargpt.serving.commands import listen
+from vargpt.commands.serve import listen
+from vargpt.serving.server import make_app
 from vargpt.serving.service import Service
 from vargpt.serving.settings import ServeSettings
 from vargpt.types import ChatRequest

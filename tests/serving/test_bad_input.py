@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from tests.chat.scripted import drawing_engine
 from tests.serving.odd_pictures import BROKEN, FINE, HOSTILE, encoded, noise
 from vargpt.chat.scheduler import Scheduler
-from vargpt.serving.app import make_app
+from vargpt.serving.server import make_app
 from vargpt.serving.settings import Limits, ServeSettings
 
 CHAT, DRAW, EDIT, VARY = (

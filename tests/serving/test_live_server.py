@@ -13,9 +13,9 @@ import httpx2
 import numpy as np
 import pytest
 
-from vargpt.serving.child import Child, free_port, serving
-from vargpt.serving.load import LoadPlan, measure
-from vargpt.serving.load_requests import Answer, answer, call, picture, png
+from benchmarks.load import LoadPlan, measure
+from benchmarks.load_requests import Answer, answer, call, picture, png
+from benchmarks.server_process import Child, free_port, serving
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from tests.chat.scripted import drawing_engine
 from vargpt.chat.scheduler import Scheduler
 from vargpt.serving import answers
-from vargpt.serving.app import make_app
+from vargpt.serving.server import make_app
 from vargpt.serving.settings import Limits, ServeSettings
 
 schemathesis = pytest.importorskip("schemathesis")

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from tests.chat.scripted import ask, drawing_engine, force, ids_of, ord_of, red_square
+from tests.loading.test_adapters import BASE, make_adapter
 from tests.serving.running import PATIENCE, data_url, eventually, picture_of, png, serving
-from tests.test_adapters import BASE, make_adapter
 from vargpt.chat.engine import ChatEngine
-from vargpt.serving.gallery import Gallery
+from vargpt.serving.picture_store import Gallery
 from vargpt.serving.settings import Limits, ServeSettings
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import ImagePart

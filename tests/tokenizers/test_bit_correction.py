@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.tokenizers.test_multiscale_bsq import SQUARE, WIDE, small_tokenizer
+from tests.tokenizers.test_bsq import SQUARE, WIDE, small_tokenizer
 from vargpt.tokenizers.bit_correction import BitFlip, draw_flips
-from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer, average_down, quantize
+from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer, average_down, quantize
 from vargpt.types import ImageLayout, ImageTokens
 
 

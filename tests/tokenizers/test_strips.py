@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from vargpt.tokenizers import strips
-from vargpt.tokenizers.autoencoder import CellNorm, Decoder, GroupNorm, Style
+from vargpt.tokenizers.convnet import CellNorm, Decoder, GroupNorm, Style
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 6), (5, 3)])

@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from vargpt.tokenizers import strips, winograd
-from vargpt.tokenizers.autoencoder import Decoder, ResidualBlock, Style
+from vargpt.tokenizers.convnet import Decoder, ResidualBlock, Style
 from vargpt.tokenizers.winograd import DoubledConv, WinogradConv, is_worthwhile
 
 SIZES = [(1, 1), (4, 6), (5, 3), (7, 9), (8, 16)]

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from training.conversations import BatchSettings
+from training.data import BatchSettings
 from training.distributed import is_main
 from training.loop import LoopSettings
 from training.sft import SftSettings, train

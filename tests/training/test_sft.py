@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from training.conversations import BatchSettings, Conversations, cut_evenly
+from training.cpu.matmul_attention import use_matmul_attention
+from training.data import BatchSettings, Conversations, cut_evenly
 from training.loop import LoopSettings
-from training.quick_attention import use_matmul_attention
 from training.sft import Apart, PictureInputs, SftSettings, draw_conditions, make_losses, token_weights, train
-from vargpt.backbone.merge import Condition
-from vargpt.backbone.vision import patchify, picture_features
-from vargpt.model import IGNORE_INDEX
+from vargpt.assistant.model import IGNORE_INDEX
+from vargpt.assistant.sequence import Condition
+from vargpt.assistant.vision import patchify, picture_features
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import Message
 

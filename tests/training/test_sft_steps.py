@@ -14,12 +14,12 @@ from torch.testing import assert_close
 
 from tests.training.joint_runs import SETTINGS, messages_of
 from training.checkpoints import UNFINISHED, checkpoint_of, step_of
-from training.conversations import Batch, Conversations, Share, micro_batches
+from training.data import Batch, Conversations, Share, micro_batches
 from training.loop import make_optimizer
 from training.sft import PictureInputs, SftSettings, make_losses, train
 from training.state import AveragedWeights, save_state
-from vargpt.model import VARGPT
-from vargpt.processing.processor import IGNORE_INDEX
+from vargpt.assistant.model import VARGPT
+from vargpt.assistant.processor import IGNORE_INDEX
 from vargpt.testing import tiny_model, tiny_processor
 
 

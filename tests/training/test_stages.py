@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from data_recipes.catalogue import DATA_SETS
+from data_recipes.public.catalogue import DATA_SETS
 from data_recipes.storybook.samples import MAKERS
 from training.recipes import full_size as recipe
 from training.recipes.nano import LANGUAGE_MIXTURE, OTHER_MIXTURE, SEEING_MIXTURE

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 
 from training.stages import Plan, Stage, plan, table
-from vargpt.model import VARGPT
+from vargpt.assistant.model import VARGPT
+from vargpt.loading.checkpoint_files import empty_weights
 from vargpt.presets import vargpt_v1_1
-from vargpt.weight_maps.stream import empty_weights
 
 DRAWER = ("generator", "projector_in", "projector_out", "start_state")
 TALKER = ("vision", "language_model", "lm_head")

@@ -28,25 +28,27 @@ from PIL import Image
 from torch import nn
 
 from data_recipes.storybook.cells import WORDS, cell_labels
-from data_recipes.storybook.render import render
-from data_recipes.storybook.requests import phrase
+from data_recipes.storybook.drawing.render import render
+from data_recipes.storybook.language.drawing_requests import phrase
+from data_recipes.storybook.language.wishes import sample_drawing, sample_page
 from data_recipes.storybook.samples import drawing, make_sample, text_corpus
-from data_recipes.storybook.wishes import sample_drawing, sample_page
-from training import sight
-from training.conversations import BatchSettings, MakeMessages
+from training import vit_pretraining
+from training.data import BatchSettings, MakeMessages
 from training.distributed import is_main, started_processes
 from training.loop import Finished, LoopSettings
 from training.overrides import apply_overrides
 from training.sft import SftSettings, train
 from training.stages import learn_only
 from training.state import AveragedWeights
-from training.tokenizer import TokenizerSettings, load_tokenizer, recipe_named
-from training.tokenizer import train as train_tokenizer
+from training.tokenizer.trainer import TokenizerSettings, load_tokenizer, recipe_named
+from training.tokenizer.trainer import train as train_tokenizer
+from vargpt.assistant.model import VARGPT
+from vargpt.assistant.processor import VargptProcessor, square_image_processor
+from vargpt.assistant.text_tokenizer import train_text_tokenizer
 from vargpt.chat.engine import ChatEngine
-from vargpt.loading import load, save
-from vargpt.model import VARGPT
+from vargpt.loading.models import save
 from vargpt.presets import nano as nano_config
-from vargpt.processing import VargptProcessor, square_image_processor, train_text_tokenizer
+from vargpt.published.families import load
 from vargpt.types import ChatRequest, Message
 
 logger = logging.getLogger(__name__)
@@ -91,7 +93,7 @@ def nano_sft() -> SftSettings:
     )
 
 
-Settings = TypeVar("Settings", SftSettings, sight.SightSettings, TokenizerSettings)
+Settings = TypeVar("Settings", SftSettings, vit_pretraining.SightSettings, TokenizerSettings)
 
 DRAWING_SAMPLES = 250_000  # of the first part of fine-tuning
 DRAWING_SHARE = 0.66
@@ -122,9 +124,9 @@ def nano_language() -> SftSettings:
     )
 
 
-def nano_sight() -> sight.SightSettings:
+def nano_sight() -> vit_pretraining.SightSettings:
     """The ViT alone, naming what stands in each cell: 160,000 pages in 10 minutes of one core."""
-    return sight.SightSettings(
+    return vit_pretraining.SightSettings(
         loop=LoopSettings(
             total_steps=2500,
             learning_rate=1e-3,
@@ -163,7 +165,7 @@ class Beginnings:
     num_texts: int
     tokenizer: TokenizerSettings
     language: SftSettings
-    sight: sight.SightSettings
+    sight: vit_pretraining.SightSettings
     understanding: SftSettings
 
 
@@ -183,7 +185,7 @@ def make_processor(text_tokenizer_dir: Path, num_texts: int) -> VargptProcessor:
     if (text_tokenizer_dir / "tokenizer.json").is_file():
         return VargptProcessor.from_pretrained(text_tokenizer_dir)
     tokenizer = train_text_tokenizer(islice(text_corpus(num_texts), num_texts), VOCAB_SIZE)
-    template = Path(__file__).parents[2] / "vargpt" / "processing" / "chat_template.jinja"
+    template = Path(__file__).parents[2] / "vargpt" / "assistant" / "chat_template.jinja"
     processor = VargptProcessor(
         square_image_processor(64, patch_size=8, merge_size=1),
         tokenizer,
@@ -314,9 +316,11 @@ def learn_language(model: VARGPT, processor: VargptProcessor, settings: SftSetti
     return learn_organs(model, ("language_model",), processor, language_messages_of, settings, run_dir)
 
 
-def learn_sight(model: VARGPT, processor: VargptProcessor, settings: sight.SightSettings, run_dir: Path) -> bool:
-    words = sight.word_vectors(model, processor, WORDS)
-    return sight.train(model, page_of, words, settings, run_dir).done
+def learn_sight(
+    model: VARGPT, processor: VargptProcessor, settings: vit_pretraining.SightSettings, run_dir: Path
+) -> bool:
+    words = vit_pretraining.word_vectors(model, processor, WORDS)
+    return vit_pretraining.train(model, page_of, words, settings, run_dir).done
 
 
 def learn_to_understand(model: VARGPT, processor: VargptProcessor, settings: SftSettings, run_dir: Path) -> bool:

@@ -24,24 +24,25 @@ from pathlib import Path
 from torch import nn
 
 from data_recipes.storybook.samples import make_sample
-from training.dpo import DpoSettings
-from training.dpo import train as train_dpo
-from training.feedback import DECODER, leave_model
-from training.grow import grow
 from training.overrides import apply_overrides
-from training.prefer import build, storybook_prompts
+from training.preferences.dpo import DpoSettings
+from training.preferences.dpo import train as train_dpo
+from training.preferences.feedback import DECODER, leave_model
+from training.preferences.prefer import build, storybook_prompts
+from training.preferences.rewards import Reward, storybook_reward
 from training.recipes import nano
 from training.recipes.nano import Beginnings, Budget, nano_sft
 from training.recipes.nano_dpo import nano_dpo
-from training.rewards import Reward, storybook_reward
 from training.sft import SftSettings, train
 from training.stage_report import StageLog, measured
 from training.stages import Stage, learn_only
+from training.surgery.grow import grow
+from vargpt.assistant.model import VARGPT
+from vargpt.assistant.processor import VargptProcessor
 from vargpt.chat.engine import ChatEngine
-from vargpt.loading import load, model_hash, resolve_model
-from vargpt.model import VARGPT
-from vargpt.preferences import PreferenceFolder
-from vargpt.processing import VargptProcessor
+from vargpt.loading.models import model_hash
+from vargpt.pictures.preference_rows import PreferenceFolder
+from vargpt.published.families import load, resolve_model
 from vargpt.types import Message
 
 logger = logging.getLogger(__name__)

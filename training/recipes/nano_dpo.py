@@ -15,12 +15,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.adapters import lora_of_rank
-from training.dpo import DpoSettings, train
-from training.feedback import StepSettings, leave_model
+from training.finetune.lora_targets import lora_of_rank
 from training.overrides import apply_overrides
-from vargpt.loading import load
-from vargpt.preferences import PreferenceFolder
+from training.preferences.dpo import DpoSettings, train
+from training.preferences.feedback import StepSettings, leave_model
+from vargpt.pictures.preference_rows import PreferenceFolder
+from vargpt.published.families import load
 
 logger = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.adapters import lora_of_rank
-from training.feedback import StepSettings, leave_model
-from training.grpo import GrpoSettings, train
+from training.finetune.lora_targets import lora_of_rank
 from training.overrides import apply_overrides
-from training.prefer import file_prompts, storybook_prompts, told_apart
-from training.rewards import reward_named
-from vargpt.loading import load
+from training.preferences.feedback import StepSettings, leave_model
+from training.preferences.grpo import GrpoSettings, train
+from training.preferences.prefer import file_prompts, storybook_prompts, told_apart
+from training.preferences.rewards import reward_named
+from vargpt.published.families import load
 
 logger = logging.getLogger(__name__)
 

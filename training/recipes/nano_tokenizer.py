@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from training.loop import LoopSettings
-from training.losses import ReconstructionWeights
-from training.tokenizer import TokenizerNetwork, TokenizerSettings
+from training.tokenizer.reconstruction import ReconstructionWeights
+from training.tokenizer.trainer import TokenizerNetwork, TokenizerSettings
 
 NANO_SCALES = ((1, 1), (2, 2), (3, 3), (4, 4), (6, 6), (8, 8))
 
 
 def nano_tokenizer() -> TokenizerSettings:
-    """`python -m training.tokenizer --recipe nano --run-dir runs/nano_tokenizer`.
+    """`python -m training.tokenizer.trainer --recipe nano --run-dir runs/nano_tokenizer`.
 
     Two CPU cores with bf16 arithmetic.
     """

@@ -22,15 +22,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vargpt.chat.holding import Hold, hold, together
+from vargpt.assistant.drawing import ConversationState, join_states
+from vargpt.assistant.model import VARGPT
+from vargpt.assistant.processor import EncodedConversation, VargptProcessor
+from vargpt.chat.edit_constraints import Hold, hold, together
 from vargpt.chat.prefixes import Prefixes
 from vargpt.chat.requests import seen_messages
 from vargpt.chat.router import State
 from vargpt.chat.turns import Turn, Vocabulary
-from vargpt.drawing import ConversationState, join_states
-from vargpt.model import VARGPT
-from vargpt.processing import VargptProcessor
-from vargpt.processing.processor import EncodedConversation
 from vargpt.sampling import sample, seeded
 from vargpt.types import ChatEvent, ImageFinished, ImagePart, ImagePreview, ImageProgress, ImageStarted
 

@@ -14,18 +14,18 @@ from typing import Any
 
 import torch
 
-from vargpt.adapters import Adapters, read_card
+from vargpt.assistant.model import VARGPT
+from vargpt.assistant.processor import ContextFullError, VargptProcessor
 from vargpt.chat.batch import Batch
 from vargpt.chat.generation import make_turn, reply
 from vargpt.chat.prefixes import Prefixes
 from vargpt.chat.requests import check_request, layouts
 from vargpt.chat.turns import Turn, Vocabulary
-from vargpt.loading import load, model_hash, resolve_model
-from vargpt.model import VARGPT
+from vargpt.loading.adapters import Adapters, read_card
+from vargpt.loading.models import model_hash
+from vargpt.loading.quantization import Quantization
 from vargpt.packing import compile_blocks
-from vargpt.processing import VargptProcessor
-from vargpt.processing.processor import ContextFullError
-from vargpt.quantization import Quantization
+from vargpt.published.families import load, resolve_model
 from vargpt.types import ChatEvent, ChatRequest, ImageSampling, Message, TurnFinished
 
 __all__ = ["ChatEngine", "ContextFullError"]
@@ -66,7 +66,7 @@ class ChatEngine:
         packed: bool = False,
         compiled: bool = False,
     ) -> ChatEngine:
-        """An engine for a model folder or a hub id; None is the shipped nano. The rest is `vargpt.loading.load`'s.
+        """An engine for a model folder or a hub id; None is the shipped nano. The rest is `load`'s.
 
         The adapters in the folders `adapters` are on in every request that does not choose for itself. `packed` lays
         whole float32 weights out for this CPU (`vargpt.packing`): quicker, but they can no longer be trained or saved.

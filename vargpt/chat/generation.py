@@ -8,11 +8,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from vargpt.assistant.model import VARGPT
+from vargpt.assistant.processor import VargptProcessor
 from vargpt.chat.batch import Batch
 from vargpt.chat.requests import layout_for
 from vargpt.chat.turns import Events, Turn, Vocabulary
-from vargpt.model import VARGPT
-from vargpt.processing import VargptProcessor
 from vargpt.types import ChatRequest
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 
-from vargpt.chat.requests import MAX_PICTURES
-from vargpt.loading import OUTLINE, default_sampling, resolve_model
-from vargpt.published import Published, find_published, fingerprint, load_text_to_image
-from vargpt.text_to_image import TextToImage
+from vargpt.loading.models import OUTLINE
+from vargpt.published.families import default_sampling, resolve_model
+from vargpt.published.infinity import Published, find_published, fingerprint, load_text_to_image
+from vargpt.text_to_image.pipeline import TextToImage
 from vargpt.types import (
+    MAX_PICTURES,
     ChatEvent,
     ChatRequest,
     FinishReason,

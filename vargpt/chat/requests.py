@@ -12,12 +12,11 @@ from typing import get_args
 
 import torch
 
-from vargpt.chat.region import check_mask
 from vargpt.config import VargptConfig
+from vargpt.pictures.region import check_mask
 from vargpt.sampling import check_image_sampling, check_text_sampling
-from vargpt.types import ChatRequest, ImageLayout, ImagePart, ImageTokens, Message, Part, Route, TextPart
+from vargpt.types import MAX_PICTURES, ChatRequest, ImageLayout, ImagePart, ImageTokens, Message, Part, Route, TextPart
 
-MAX_PICTURES = 16
 MAX_OPENINGS = 16
 
 

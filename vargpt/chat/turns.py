@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vargpt.chat.holding import Hold
+from vargpt.assistant.processor import VargptProcessor
+from vargpt.chat.edit_constraints import Hold
 from vargpt.chat.router import EmitText, Finish, OpenImage, Router, RouterIds, State
 from vargpt.chat.streaming import MessageBuilder, TextStream, vocabulary_bytes
-from vargpt.processing import VargptProcessor
 from vargpt.sampling import seeded
 from vargpt.types import (
     ChatEvent,

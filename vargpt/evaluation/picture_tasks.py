@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from vargpt.evaluation.base import Row
 from vargpt.evaluation.intervals import mean_score
-from vargpt.evaluation.run import Measured, Run
+from vargpt.evaluation.task import Measured, Run
 from vargpt.types import Message
 
 BESIDE = ("judge", "ceiling", "words", "match", "only", "drawn")  # explained in report.LEGEND

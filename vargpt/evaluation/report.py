@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from vargpt.evaluation.base import Report, Row
 from vargpt.evaluation.intervals import Score
-from vargpt.evaluation.speed import Speed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,17 +62,3 @@ def table(report: Report) -> Table:
             if row.task == task:
                 result.add_row(*cells(row, beside))
     return result
-
-
-def speed_lines(speed: Speed) -> list[tuple[str, str]]:
-    """Name and value of every measured speed, as people read them."""
-    lines = [
-        ("first preview after", f"{speed.first_preview_s:.2f} s"),
-        ("finished picture after", f"{speed.picture_s:.2f} s"),
-        ("text", f"{speed.text_tokens_per_s:.0f} tokens/s"),
-        (f"pictures, {speed.batch_size} together", f"{speed.batch_pictures_per_s:.2f} per second"),
-    ]
-    for name, memory in (("memory", speed.peak_memory_mib), ("GPU memory", speed.peak_gpu_memory_mib)):
-        lines += [] if memory is None else [(f"peak {name}", f"{memory:.0f} MiB")]
-    lines += [(f"{organ}, share of a picture", f"{share:.0%}") for organ, share in speed.shares.items()]
-    return lines + [(name, str(value)) for name, value in speed.about.items()]

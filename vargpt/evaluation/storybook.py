@@ -19,10 +19,10 @@ from vargpt.chat.engine import ChatEngine
 from vargpt.evaluation.base import Engine, Progress, Reconstruct, Report, Row, World, hardware
 from vargpt.evaluation.intervals import mean_of_means
 from vargpt.evaluation.picture_tasks import measure_drawing, measure_edits
-from vargpt.evaluation.run import Measured, Run
 from vargpt.evaluation.sheets import Gallery
+from vargpt.evaluation.task import Measured, Run
 from vargpt.evaluation.word_tasks import measure_answers, measure_dialogues, measure_routes
-from vargpt.processing.processor import to_pixels
+from vargpt.pictures.fitting import to_pixels
 
 TALK = {"ask": measure_answers, "edit": measure_edits, "route": measure_routes, "dialogue": measure_dialogues}
 

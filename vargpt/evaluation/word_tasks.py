@@ -8,7 +8,7 @@ from typing import Any
 
 from vargpt.evaluation.base import Row
 from vargpt.evaluation.intervals import mean_score
-from vargpt.evaluation.run import Measured, Run
+from vargpt.evaluation.task import Measured, Run
 from vargpt.types import Message, TurnFinished
 
 

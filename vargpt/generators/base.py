@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vargpt.generators.holding import Faithful, Kept
+from vargpt.generators.constraints import Faithful, Kept
 from vargpt.types import ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens, TokenCodec
 
 

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from vargpt.config import VargptGeneratorConfig
+from vargpt.generators.attentive_pool import AttentivePool
 from vargpt.generators.base import ImageGenerator, TokenScores
-from vargpt.generators.blocks import Block, DrawCache, LayerCache, Rotary, rotary_2d
-from vargpt.generators.conditions import AttentivePool
-from vargpt.generators.holding import Faithful, Kept
+from vargpt.generators.constraints import Faithful, Kept
+from vargpt.generators.parts import Block, DrawCache, LayerCache, Rotary, rotary_2d
 from vargpt.generators.schedules import (
     block_causal_mask,
     corner_positions_2d,

@@ -14,10 +14,9 @@ from fastapi.responses import JSONResponse, Response
 
 from vargpt.serving.answers import ChatAnswer, answers_with
 from vargpt.serving.conversion import chat_requests, read_messages
-from vargpt.serving.previews import is_shown
 from vargpt.serving.protocol import ChatBody
 from vargpt.serving.service import Picture, Service, Usage
-from vargpt.serving.streams import Event, event_stream, unless_gone
+from vargpt.serving.streams import Event, event_stream, is_shown, unless_gone
 from vargpt.types import ChatRequest, ImageFinished, ImagePreview, TextDelta, TurnFinished
 
 router = APIRouter()

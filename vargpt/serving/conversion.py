@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from vargpt.chat.terminal import new_seed
+from vargpt.sampling import new_seed
 from vargpt.serving.errors import invalid
 from vargpt.serving.protocol import ChatBody, ChatMessage, ContentPart, EditBody, PictureBody, VariationBody
 from vargpt.serving.settings import Limits

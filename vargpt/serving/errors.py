@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from vargpt.chat.engine import ContextFullError
 from vargpt.chat.scheduler import QueueFullError
-from vargpt.serving.safety import SafetyCheckError
+from vargpt.serving.trust.safety import SafetyCheckError
 
 logger = logging.getLogger(__name__)
 

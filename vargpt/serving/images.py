@@ -20,10 +20,9 @@ from starlette.datastructures import FormData, UploadFile
 from vargpt.serving.answers import PicturesAnswer, answers_with
 from vargpt.serving.conversion import edit_message, edited, picture_request, variation_message, varied
 from vargpt.serving.errors import ApiError, invalid, validation_error
-from vargpt.serving.previews import is_shown, partial_index
 from vargpt.serving.protocol import EditBody, GenerationBody, PictureBody, VariationBody
 from vargpt.serving.service import Picture, Service, Usage
-from vargpt.serving.streams import Event, event_stream, unless_gone
+from vargpt.serving.streams import Event, event_stream, is_shown, partial_index, unless_gone
 from vargpt.serving.uploads import FILES
 from vargpt.types import ChatRequest, ImagePart, ImagePreview, Message, TextPart, TurnFinished
 

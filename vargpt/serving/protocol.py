@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from vargpt.chat.requests import MAX_OPENINGS, MAX_PICTURES
-from vargpt.chat.terminal import MAX_SEED
+from vargpt.chat.requests import MAX_OPENINGS
+from vargpt.sampling import MAX_SEED
+from vargpt.types import MAX_PICTURES
 
 MAX_PARTIALS = 16
 MAX_GUIDANCE = 100.0

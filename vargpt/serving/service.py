@@ -15,15 +15,16 @@ from typing import Any
 
 from PIL import Image
 
-from vargpt.chat.album import software
-from vargpt.chat.pictures import png_with_metadata
 from vargpt.chat.requests import seen_messages
 from vargpt.chat.scheduler import Scheduler, Ticket
-from vargpt.loading import OUTLINE, default_sampling, model_config, resolve_model
+from vargpt.loading.models import OUTLINE
+from vargpt.pictures.album import software
+from vargpt.pictures.files import png_with_metadata
+from vargpt.published.families import default_sampling, model_config, resolve_model
 from vargpt.serving.conversion import check_size
 from vargpt.serving.errors import NO_RETRY, ApiError, as_api_error, invalid, refused
-from vargpt.serving.gallery import Gallery
 from vargpt.serving.metrics import Metrics
+from vargpt.serving.picture_store import Gallery
 from vargpt.serving.settings import ServeSettings
 from vargpt.serving.uploads import Uploads
 from vargpt.types import ChatEvent, ChatRequest, ImagePart, ImageSampling, Message, TurnFinished

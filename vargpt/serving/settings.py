@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vargpt.serving.safety import SafetyCheck
+from vargpt.serving.trust.safety import SafetyCheck
 
 Sign = Callable[[bytes, dict[str, Any]], bytes]  # a PNG file and how it was made -> the PNG file that is sent
 DEFAULT_MODEL = "nano"
@@ -89,6 +89,6 @@ class ServeSettings:
         Raises:
             FileNotFoundError: one of the folders holds no adapter.
         """
-        from vargpt.adapters import read_card  # not for those who only ask the command line for help
+        from vargpt.loading.adapters import read_card  # not for those who only ask the command line for help
 
         return tuple(read_card(Path(folder)).name for folder in self.load.get("adapters", ()))

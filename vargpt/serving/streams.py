@@ -15,6 +15,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from vargpt.serving.errors import ApiError, as_api_error
+from vargpt.types import ImagePreview
 
 Result = TypeVar("Result")
 Event = tuple[str | None, dict[str, Any]]  # the name of an event, if it has one, and its data
@@ -79,3 +80,18 @@ async def _next(events: AsyncGenerator[Event, None]) -> Event:
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def is_shown(preview: ImagePreview, count: int) -> bool:
+    """Whether a preview is one of the `count` that are spread evenly over the scales before the last one."""
+    return preview.step in shown_steps(preview.total, count)
+
+
+def partial_index(preview: ImagePreview, count: int) -> int:
+    """0, 1 ... of a preview that is shown."""
+    return shown_steps(preview.total, count).index(preview.step)
+
+
+def shown_steps(total: int, count: int) -> list[int]:
+    """At most `count` steps from 1 to `total` - 1, evenly spread: (8, 3) -> [2, 4, 6]."""
+    return sorted({round(total * place / (count + 1)) for place in range(1, count + 1)} - {0, total})

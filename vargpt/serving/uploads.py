@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from PIL import Image, ImageChops, ImageOps
 
-from vargpt.chat.pictures import open_picture
+from vargpt.pictures.files import open_picture
 from vargpt.serving.errors import ApiError, invalid
-from vargpt.serving.gallery import Gallery
+from vargpt.serving.picture_store import Gallery
 from vargpt.serving.settings import ServeSettings
 from vargpt.types import ImagePart
 

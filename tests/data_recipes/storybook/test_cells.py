@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from data_recipes.storybook.cells import CLASSES, WORDS, cell_labels
-from data_recipes.storybook.scene import Group, Scene
-from data_recipes.storybook.wishes import sample_page
-from data_recipes.storybook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES
+from data_recipes.storybook.language.wishes import sample_page
+from data_recipes.storybook.world.scene import Group, Scene
+from data_recipes.storybook.world.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, STYLES
 
 
 def test_cells_say_what_is_painted_there_and_nothing_elsewhere() -> None:

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from data_recipes.storybook import samples
-from data_recipes.storybook.captions import parse_canonical
-from data_recipes.storybook.render import render
+from data_recipes.storybook.drawing.render import render
+from data_recipes.storybook.language.captions import parse_canonical
 from data_recipes.storybook.samples import MAKERS, MIXTURE, TOLD, make_sample, text_corpus
-from data_recipes.storybook.scene import Scene
 from data_recipes.storybook.splits import Phrases, is_held_out
+from data_recipes.storybook.world.scene import Scene
 
 
 def test_equal_ids_give_equal_conversations() -> None:

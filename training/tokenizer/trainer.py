@@ -1,0 +1,281 @@
+"""Trains an image tokenizer on pages of the storybook, and exports it.
+
+In: a named recipe (`training/recipes/`). Out, in the run directory: `metrics.jsonl`, `evaluation.jsonl` (PSNR and use
+of the bits), `samples/` (originals above reconstructions above previews), `state.pt` and `tokenizer.safetensors`, the
+averaged weights with their configuration in the metadata.
+
+    python -m training.tokenizer.trainer --recipe nano --run-dir runs/nano_tokenizer [--minutes 10] [--set loop.seed=1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from data_recipes.storybook.drawing.render import paint, render
+from data_recipes.storybook.drawing.styles import apply_style
+from data_recipes.storybook.world.random_scenes import sample_colour, sample_scene
+from data_recipes.storybook.world.scene import PLACES, SIZES, Group, Scene
+from data_recipes.storybook.world.vocabulary import OBJECTS
+from training.cpu.quick_norm import quicken
+from training.loop import Finished, LoopSettings, run
+from training.overrides import apply_overrides
+from training.tokenizer.reconstruction import ReconstructionLoss, ReconstructionWeights, psnr
+from vargpt.config import VargptImageTokenizerConfig
+from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer, Reconstruction
+from vargpt.types import ImageLayout, ImageTokens
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
+
+logger = logging.getLogger(__name__)
+
+DrawPage = Callable[[str, int, int], Image.Image]  # (sample id, height, width) -> RGB picture
+NUM_EVALUATED = 64
+CROWDED_RATE = 0.6
+NUM_SHOWN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerNetwork:
+    """The fields of `VargptImageTokenizerConfig` that a recipe states in full."""
+
+    num_bits: int = 16
+    base_channels: int = 32
+    channel_multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 1
+    attention: bool = False
+    norm_groups: int = 8
+    patch_size: int = 1
+    linear_path: bool = False
+    encoder_kernel_size: int = 3
+    entropy_weight: float = 0.1
+    entropy_inv_temperature: float = 1.0
+    commitment_weight: float = 0.25
+
+    def config(self) -> VargptImageTokenizerConfig:
+        return VargptImageTokenizerConfig(**dataclasses.asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSettings:
+    """A tokenizer run. `prefix_rate` is the share of pictures decoded from a random prefix of the scales."""
+
+    height: int
+    width: int
+    scales: tuple[tuple[int, int], ...]
+    network: TokenizerNetwork
+    weights: ReconstructionWeights
+    loop: LoopSettings
+    batch_size: int = 64
+    prefix_rate: float = 0.15
+    num_workers: int = 1
+
+    @property
+    def layout(self) -> ImageLayout:
+        return ImageLayout(self.height, self.width, self.scales)
+
+
+def storybook_page(sample_id: str, height: int, width: int) -> Image.Image:
+    """A random page; equal ids give equal pages. Square pages are drawn at size, others are cut from the middle.
+
+    More than half of the training pages are crowded: a tokenizer learns things, and most of a usual page is background.
+    """
+    side = -(-max(height, width) // 32) * 32
+    rng = random.Random(f"tokenizer/{sample_id}")
+    crowded = sample_id.startswith("train") and rng.random() < CROWDED_RATE
+    page = crowded_page(rng, side) if crowded else render(sample_scene(rng), side)
+    left, top = (side - width) // 2, (side - height) // 2
+    return page.crop((left, top, left + width, top + height))
+
+
+def crowded_page(rng: random.Random, side: int) -> Image.Image:
+    """Things at random places, each at a place where scenes have them, though together no scene would."""
+    places = rng.sample(PLACES, rng.choice((4, 5, 6, 7, 8, 9)))
+    kinds = [rng.choice(tuple(OBJECTS)) for _ in places]
+    groups = tuple(
+        Group(kind, 1, sample_colour(rng, kind), rng.choices(SIZES, (0.5, 0.35, 0.15))[0], place)
+        for kind, place in zip(kinds, places, strict=True)
+    )
+    like = sample_scene(rng)
+    scene = Scene(groups, like.background, like.style)
+    return Image.fromarray(apply_style(scene.style, paint(scene, side)))
+
+
+class Pages(Dataset):
+    """Pages by number, as uint8 "3 H W"."""
+
+    def __init__(self, draw_page: DrawPage, height: int, width: int, prefix: str) -> None:
+        self.draw_page, self.height, self.width, self.prefix = draw_page, height, width, prefix
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "3 H W"]:
+        page = self.draw_page(f"{self.prefix}/{index}", self.height, self.width)
+        return torch.from_numpy(np.array(page)).permute(2, 0, 1).contiguous()
+
+
+def to_pixel_values(pictures: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
+    """Bytes 0 .. 255 to [-1, 1]."""
+    return pictures.float() / 127.5 - 1
+
+
+class TokenizerTrainer(nn.Module):
+    """The tokenizer together with its losses: what the loop trains."""
+
+    def __init__(self, settings: TokenizerSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.tokenizer = MultiScaleBsqTokenizer(settings.network.config())
+        self.reconstruction_loss = ReconstructionLoss(settings.weights)
+
+    def forward(self, pixel_values: Float[Tensor, "N 3 H W"], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """(loss, metrics) of one batch."""
+        stop_after = self.draw_stops(len(pixel_values), step).to(pixel_values.device)
+        rebuilt: Reconstruction = self.tokenizer(pixel_values, self.settings.layout, stop_after)
+        loss, metrics = self.reconstruction_loss(rebuilt.pixel_values, pixel_values, step)
+        whole = stop_after == self.settings.layout.num_scales
+        metrics |= {
+            "psnr": psnr(rebuilt.pixel_values.detach().float()[whole], pixel_values[whole]).mean(),
+            "commitment": rebuilt.commitment.detach(),
+            "decided_entropy": rebuilt.decided_entropy.detach(),
+            "used_entropy": rebuilt.used_entropy.detach(),
+        }
+        return loss + rebuilt.loss, metrics
+
+    def draw_stops(self, num_images: int, step: int) -> Tensor:
+        """How many scales the decoder sees of each picture: mostly all, now and then a prefix. The first sees all."""
+        generator = torch.Generator().manual_seed(self.settings.loop.seed * 1_000_003 + step)
+        num_scales = self.settings.layout.num_scales
+        stops = torch.randint(1, max(num_scales, 2), (num_images,), generator=generator)
+        whole = torch.rand(num_images, generator=generator) >= self.settings.prefix_rate
+        whole[0] = True
+        return torch.where(whole, num_scales, stops)
+
+
+@torch.no_grad()
+def evaluate(
+    tokenizer: MultiScaleBsqTokenizer, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout
+) -> tuple[dict[str, Any], Image.Image]:
+    """PSNR after every scale and how often each bit is 1; and a picture: originals, reconstructions, previews."""
+    tokens: ImageTokens = tokenizer.encode(pixel_values, layout)
+    rows = [pixel_values[:NUM_SHOWN]]
+    previews = [tokenizer.decode(tokens.prefix(k + 1)).float() for k in range(layout.num_scales)]
+    rows += [preview[:NUM_SHOWN] for preview in reversed(previews)]
+    usage = [grid.float().mean(dim=(0, 1, 2)) for grid in tokens.grids]
+    numbers = {
+        "psnr": float(psnr(previews[-1], pixel_values).mean()),
+        "psnr_by_scale": [round(float(psnr(preview, pixel_values).mean()), 2) for preview in previews],
+        "worst_psnr": float(psnr(previews[-1], pixel_values).min()),
+        "bit_means": [[round(float(mean), 3) for mean in means] for means in usage],
+        "bits_per_bit": round(float(bit_entropies(torch.stack(usage[1:] or usage)).mean()), 4),
+    }
+    return numbers, as_sheet(torch.stack(rows))
+
+
+def bit_entropies(means: Tensor) -> Tensor:
+    """In bits: 1 where a bit is 1 half of the time, 0 where it never changes."""
+    p = means.clamp(1e-6, 1 - 1e-6)
+    return -(p * p.log2() + (1 - p) * (1 - p).log2())
+
+
+def as_sheet(rows: Float[Tensor, "R N 3 H W"], zoom: int = 2) -> Image.Image:
+    """Rows of pictures in [-1, 1] on one sheet."""
+    sheet = rearrange(rows, "R N C H W -> (R H) (N W) C")
+    image = Image.fromarray(((sheet.cpu().clamp(-1, 1) + 1) * 127.5).round().byte().numpy())
+    return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
+
+
+def save_tokenizer(tokenizer: MultiScaleBsqTokenizer, path: Path) -> None:
+    """Weights and, in the metadata, the configuration. Inverse: `load_tokenizer`."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in tokenizer.state_dict().items()}
+    save_file(weights, path, metadata={"config": json.dumps(tokenizer.config.to_dict())})
+
+
+def load_tokenizer(path: Path) -> MultiScaleBsqTokenizer:
+    """The tokenizer in eval mode. Raises FileNotFoundError when there is none."""
+    with safe_open(path, framework="pt") as file:
+        config = VargptImageTokenizerConfig.from_dict(json.loads(file.metadata()["config"]))
+    tokenizer = MultiScaleBsqTokenizer(config)
+    tokenizer.load_state_dict(load_file(path))
+    return tokenizer.eval()
+
+
+def train(settings: TokenizerSettings, run_dir: Path, draw_page: DrawPage = storybook_page) -> Finished:
+    """Runs (or continues) a recipe; see the module docstring for what it leaves in `run_dir`."""
+    pages = Pages(draw_page, settings.height, settings.width, f"train/{settings.loop.seed}")
+    held_out = Pages(draw_page, settings.height, settings.width, "evaluation")
+    evaluated = to_pixel_values(torch.stack([held_out[index] for index in range(NUM_EVALUATED)]))
+    (run_dir / "samples").mkdir(parents=True, exist_ok=True)
+
+    def batches(start_step: int) -> Iterator[Tensor]:
+        order = range(start_step * settings.batch_size, settings.loop.total_steps * settings.batch_size)
+        return iter(
+            DataLoader(pages, settings.batch_size, sampler=order, num_workers=settings.num_workers, drop_last=True)
+        )
+
+    def compute_loss(model: nn.Module, pictures: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return model(to_pixel_values(pictures), step)
+
+    def on_sample(model: nn.Module, step: int) -> None:
+        assert isinstance(model, TokenizerTrainer)
+        device = next(model.parameters()).device
+        numbers, sheet = evaluate(model.tokenizer, evaluated.to(device), settings.layout)
+        logger.info("step %d: PSNR %.2f dB, by scale %s", step, numbers["psnr"], numbers["psnr_by_scale"])
+        sheet.save(run_dir / "samples" / f"step_{step:06d}.png")
+        with (run_dir / "evaluation.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step} | numbers) + "\n")
+        save_tokenizer(model.tokenizer, run_dir / "tokenizer.safetensors")
+
+    torch.manual_seed(settings.loop.seed)
+    trainer = quicken(TokenizerTrainer(settings))
+    return run(settings.loop, trainer, compute_loss, batches, run_dir, on_sample)
+
+
+def recipe_named(name: str) -> TokenizerSettings:
+    from training.recipes.nano_tokenizer import nano_tokenizer  # recipes import this module
+
+    recipes = {"nano": nano_tokenizer}
+    if name not in recipes:
+        raise ValueError(f"unknown tokenizer recipe {name!r}; there are {', '.join(recipes)}")
+    return recipes[name]()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.tokenizer.trainer", description="Train an image tokenizer."
+    )
+    parser.add_argument("--recipe", default="nano", help="name in training/recipes, e.g. nano")
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, help="stop (and save) after this long; the schedule stays in steps")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the recipe"
+    )
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        settings = apply_overrides(recipe_named(chosen.recipe), chosen.set)
+    except ValueError as error:
+        parser.error(str(error))
+    if chosen.minutes is not None:
+        loop = dataclasses.replace(settings.loop, time_budget_minutes=chosen.minutes)
+        settings = dataclasses.replace(settings, loop=loop)
+    train(settings, chosen.run_dir)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+"""Inference over one growing conversation: read more tokens, or draw a picture at its end.
+
+In: token ids (and patches of pictures). Out: next-token logits in a `ConversationState`, and `ImageProgress` while a
+picture forms. Several rows go together; padding may stand anywhere, since every position has its own mask. The slots of
+a drawn picture never enter the state: they live in a cache of their own that is dropped when the picture is finished.
+
+Shape legend: B rows, T tokens so far, t new tokens, l slots of one scale, G guidance branches, D widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+from vargpt.assistant.cache_argument import CACHE
+from vargpt.assistant.sequence import (
+    Condition,
+    PlaceholderIds,
+    branch_keys,
+    continued_mask,
+    merged_grids,
+    rope_positions,
+)
+from vargpt.generators.constraints import Faithful, Kept
+from vargpt.packing import pack_linears
+from vargpt.sampling import check_image_sampling
+from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens
+
+
+@dataclass
+class ConversationState:
+    """All that is remembered of B conversations. `logits` are those after each row's last real token."""
+
+    cache: DynamicCache
+    mask: Bool[Tensor, "B T"]  # False at padding
+    vision: Bool[Tensor, "B T"]  # True at picture placeholders
+    hidden: Float[Tensor, "B T D"]
+    position: Int[Tensor, " B"]  # the next free position
+    logits: Float[Tensor, "B V"]
+    source: Float[Tensor, "B h w d"] | None = None  # latents of the last picture of each row
+    source_mask: Bool[Tensor, " B"] | None = None  # which rows have one
+
+    @property
+    def length(self) -> int:
+        return self.mask.shape[1]
+
+    def select(self, rows: Sequence[int]) -> ConversationState:
+        """A copy with these rows, in this order; a row may be repeated."""
+        index = torch.tensor(list(rows), device=self.mask.device)
+        return ConversationState(
+            cache=select_cache(self.cache, index),
+            mask=self.mask[index],
+            vision=self.vision[index],
+            hidden=self.hidden[index],
+            position=self.position[index],
+            logits=self.logits[index],
+            source=None if self.source is None else self.source[index],
+            source_mask=None if self.source_mask is None else self.source_mask[index],
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """What it takes in memory."""
+        tensors = [tensor for layer in self.cache.layers for tensor in (layer.keys, layer.values)]
+        tensors += [self.mask, self.vision, self.hidden, self.logits]
+        return sum(tensor.nbytes for tensor in tensors) + (0 if self.source is None else self.source.nbytes)
+
+    def without_padding(self) -> ConversationState:
+        """The same without the places that are padding in every row."""
+        used = self.mask.any(0)
+        if bool(used.all()):
+            return self
+        places = used.nonzero().flatten()
+        cache = DynamicCache()
+        for number, layer in enumerate(self.cache.layers):
+            cache.update(layer.keys[:, :, places], layer.values[:, :, places], number)
+        mask, vision, hidden = self.mask[:, places], self.vision[:, places], self.hidden[:, places]
+        return replace(self, cache=cache, mask=mask, vision=vision, hidden=hidden)
+
+    def rewind(self) -> None:
+        """Takes back what an `extend` that failed half-way has left in the cache."""
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, : self.length], layer.values[:, :, : self.length]
+
+
+def join_states(states: Sequence[ConversationState]) -> ConversationState:
+    """The rows of all states in one, the shorter ones padded on the left; the states must not be used again."""
+    if len(states) == 1:
+        return states[0]
+    length = max(state.length for state in states)
+    gaps = [length - state.length for state in states]
+    cache = DynamicCache()
+    for number in range(len(states[0].cache.layers)):
+        layers = [state.cache.layers[number] for state in states]
+        keys, values = (
+            torch.cat([F.pad(getattr(layer, name), (0, 0, gap, 0)) for layer, gap in zip(layers, gaps, strict=True)])
+            for name in ("keys", "values")
+        )
+        cache.update(keys, values, number)
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([F.pad(getattr(state, name), (gap, 0)) for state, gap in zip(states, gaps, strict=True)])
+
+    source, source_mask = join_sources(states)
+    hidden = torch.cat([F.pad(state.hidden, (0, 0, gap, 0)) for state, gap in zip(states, gaps, strict=True)])
+    return ConversationState(
+        cache=cache,
+        mask=joined("mask"),
+        vision=joined("vision"),
+        hidden=hidden,
+        position=torch.cat([state.position for state in states]),
+        logits=torch.cat([state.logits for state in states]),
+        source=source,
+        source_mask=source_mask,
+    )
+
+
+def join_sources(states: Sequence[ConversationState]) -> tuple[Tensor | None, Tensor | None]:
+    """Sources of all rows; zeros, masked, where a state has none."""
+    known = next((state.source for state in states if state.source is not None), None)
+    if known is None:
+        return None, None
+    sources, masks = [], []
+    for state in states:
+        rows = len(state.mask)
+        if state.source is None or state.source_mask is None:
+            sources.append(known.new_zeros(rows, *known.shape[1:]))
+            masks.append(torch.zeros(rows, dtype=torch.bool, device=known.device))
+        else:
+            sources.append(state.source)
+            masks.append(state.source_mask)
+    return torch.cat(sources), torch.cat(masks)
+
+
+def select_cache(cache: DynamicCache, index: Int[Tensor, " R"]) -> DynamicCache:
+    """A new cache with these rows; the old one stays as it is."""
+    selected = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        selected.update(layer.keys[index], layer.values[index], number)
+    return selected
+
+
+class DrawingMixin:
+    """The inference half of `VARGPT`, which has these organs."""
+
+    vision: Any
+    language_model: Any
+    lm_head: Any
+    projector_in: Any
+    projector_out: Any
+    generator: Any
+    image_tokenizer: Any
+    config: Any
+    start_state: Any
+    placeholders: PlaceholderIds
+    embed: Callable[..., Tensor]
+
+    def pack(self, dtype: torch.dtype = torch.float32) -> None:
+        """Lays the weights out for drawing on this CPU, in place; the model can then be run, but not trained or saved.
+
+        In bfloat16, factors of matrix products are rounded, and nothing else (`NextScaleGenerator.pack`); the decoder
+        computes in bfloat16 throughout, the encoder stays as it is. In float32 the decoder adds up otherwise
+        (`Decoder.pack`).
+        """
+        self.generator.pack(dtype)
+        for name in ("language_model", "projector_in", "projector_out"):
+            setattr(self, name, pack_linears(getattr(self, name), dtype, torch.float32))
+        self.image_tokenizer.decoder.pack(dtype)
+
+    @torch.no_grad()
+    def extend(
+        self,
+        state: ConversationState | None,
+        input_ids: Int[Tensor, "B t"],
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        image_latents: Float[Tensor, "I h w d"] | None = None,
+    ) -> ConversationState:
+        """Feeds tokens to the conversation (a new one if `state` is None) and returns the state after them.
+
+        A row whose new tokens are all padding keeps its logits. `state` itself must not be used again: its cache grows.
+
+        Raises:
+            ValueError: slots are fed (pictures are drawn by `draw`), or placeholders and pictures do not fit.
+        """
+        device = input_ids.device
+        if bool((input_ids == self.placeholders.slot).any()):
+            raise ValueError("image slots cannot be read as text; draw pictures with `draw`")
+        valid = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        rows = input_ids.shape[0]
+        cached = torch.zeros(rows, 0, dtype=torch.bool, device=device) if state is None else state.mask
+        grids = [] if image_grid_thw is None else merged_grids(image_grid_thw, self.vision.spatial_merge_size)
+        first = None if state is None else state.position
+        positions, following = rope_positions(input_ids, valid, self.placeholders, grids, first)
+        cache = DynamicCache() if state is None else state.cache
+        hidden = self.language_model(
+            inputs_embeds=self.embed(input_ids, pixel_values, image_grid_thw),
+            attention_mask={"full_attention": continued_mask(cached, valid)},
+            position_ids=positions,
+            **{CACHE: cache},
+            use_cache=True,
+        ).last_hidden_state
+        last = torch.where(valid, torch.arange(valid.shape[1], device=device), -1).amax(1)
+        logits = self.lm_head(hidden[torch.arange(rows, device=device), last.clamp(min=0)]).float()
+        if state is not None:
+            logits = torch.where((last >= 0)[:, None], logits, state.logits)
+        vision = input_ids == self.placeholders.image
+        source, source_mask = self._last_source(state, vision, grids, image_latents)
+        return ConversationState(
+            cache=cache,
+            mask=torch.cat((cached, valid), dim=1),
+            vision=vision if state is None else torch.cat((state.vision, vision), dim=1),
+            hidden=hidden if state is None else torch.cat((state.hidden, hidden), dim=1),
+            position=following,
+            logits=logits,
+            source=source,
+            source_mask=source_mask,
+        )
+
+    def _last_source(
+        self,
+        state: ConversationState | None,
+        vision: Bool[Tensor, "B t"],
+        grids: list[tuple[int, int, int]],
+        image_latents: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The latents of the last picture of each row: a new one, or the one remembered."""
+        old = (None, None) if state is None else (state.source, state.source_mask)
+        if image_latents is None or not grids:
+            return old
+        counts, remaining = [], list(grids)  # pictures per row, from the number of placeholders
+        for placeholders in vision.sum(1).tolist():
+            count = 0
+            while placeholders > 0:
+                t, h, w = remaining.pop(0)
+                placeholders -= t * h * w
+                count += 1
+            counts.append(count)
+        source = image_latents.new_zeros(len(counts), *image_latents.shape[1:])
+        mask = torch.zeros(len(counts), dtype=torch.bool, device=vision.device)
+        if old[0] is not None and old[1] is not None and old[0].shape[1:] == source.shape[1:]:
+            source, mask = old[0].clone(), old[1].clone()
+        total = 0
+        for row, count in enumerate(counts):
+            total += count
+            if count:
+                source[row], mask[row] = image_latents[total - 1], True
+        return source, mask
+
+    def branches(self, state: ConversationState, sampling: ImageSampling) -> list[Condition]:
+        """Full alone without guidance; full and null; with a source and its own scale, image only between them."""
+        scales = sampling.guidance_scale
+        unguided = scales == 1 if isinstance(scales, int | float) else all(scale == 1 for scale in scales)
+        if sampling.image_guidance_scale is not None and bool(state.vision.any()):
+            return [Condition.FULL, Condition.IMAGE_ONLY, Condition.NULL]
+        return [Condition.FULL] if unguided else [Condition.FULL, Condition.NULL]
+
+    @torch.no_grad()
+    def draw(
+        self,
+        state: ConversationState,
+        layout: ImageLayout,
+        sampling: ImageSampling,
+        rngs: Sequence[torch.Generator],
+        given: ImageTokens | None = None,
+        kept: Kept | None = None,
+        faithful: Faithful | None = None,
+    ) -> Iterator[ImageProgress]:
+        """Draws one picture per row of `state`, whose rows all end with `<|image_gen_start|>`; `state` stays as it is.
+
+        Args:
+            state: the conversations, each right after its image start token.
+            layout: size and scales, from `config.layout`.
+            sampling: guidance, temperature and so on.
+            rngs: one generator per row.
+            given: coarse scales to keep, for all rows.
+            kept: cells of any scale that keep their bits, row by row.
+            faithful: sources whose bits are leant towards, row by row.
+
+        Raises:
+            ValueError: as many generators as rows are needed; sampling settings out of range; tokens to be kept have
+                another layout.
+        """
+        check_image_sampling(sampling)
+        if len(rngs) != state.mask.shape[0]:
+            raise ValueError(f"{state.mask.shape[0]} pictures need as many random generators, got {len(rngs)}")
+        conditions = self.branches(state, sampling)
+        states = self.projector_out(state.hidden)
+        before_start = state.mask.clone()
+        last = torch.where(state.mask, torch.arange(state.length, device=state.mask.device), -1).amax(1)
+        before_start[torch.arange(len(rngs)), last] = False
+        branches = tuple(self._branch(state, states, before_start, condition) for condition in conditions)
+        keys = torch.cat([branch_keys(state.mask, state.vision, condition) for condition in conditions])
+        context = ImageContext(branches, step=self._slot_step(state, keys, len(conditions)))
+        yield from self.generator.generate(context, layout, sampling, rngs, self.image_tokenizer, given, kept, faithful)
+
+    def _branch(self, state: ConversationState, states: Tensor, before_start: Tensor, condition: Condition) -> Branch:
+        mask = branch_keys(before_start, state.vision, condition)
+        has_source = condition in (Condition.FULL, Condition.IMAGE_ONLY) and state.source is not None
+        source, source_mask = (state.source, state.source_mask) if has_source else (None, None)
+        memory = None if condition == Condition.NULL else states
+        pooled = None
+        if memory is not None and self.config.generator_config.conditioning == "pooled":
+            pooled = self.start_state.expand(states.shape[0], 1, -1)
+        mask = None if memory is None else mask
+        return Branch(memory, mask, source, source_mask, pooled, label=condition.name.lower())
+
+    def _slot_step(
+        self, state: ConversationState, keys: Bool[Tensor, "GB T"], num_branches: int
+    ) -> Callable[[Tensor, int], Tensor]:
+        """One scale through the language model: causal among slots, over what each branch may see of the prefix."""
+        rows = state.mask.shape[0]
+        index = torch.arange(rows, device=state.mask.device).repeat(num_branches)
+        cache, position = select_cache(state.cache, index), state.position[index]
+        if self.config.slots_by_length:
+            position = state.mask.sum(1)[index]
+        forgets = ~keys.any(1) if self.config.null_forgets_scales else torch.zeros_like(keys[:, 0])
+        done = 0
+
+        def step(inputs_GNlC: Tensor, k: int) -> Tensor:
+            nonlocal done
+            inputs = self.projector_in(inputs_GNlC.flatten(0, 1))
+            length = inputs.shape[1]
+            new = torch.ones(len(index), length, dtype=torch.bool, device=inputs.device)
+            earlier = (~forgets)[:, None].expand(-1, done)
+            mask = continued_mask(torch.cat((keys, earlier), dim=1), new)
+            first = torch.where(forgets, 0, position + done)
+            positions = first[:, None] + torch.arange(length, device=inputs.device)
+            hidden = self.language_model(
+                inputs_embeds=inputs,
+                attention_mask={"full_attention": mask},
+                position_ids=positions.expand(3, -1, -1),
+                **{CACHE: cache},
+                use_cache=True,
+            ).last_hidden_state
+            done += length
+            return rearrange(self.projector_out(hidden), "(G N) l M -> G N l M", G=num_branches)
+
+        return step

@@ -1,5 +1,0 @@
-"""Published weights under our names, and back: maps are data, one file per family."""
-
-from vargpt.weight_maps.base import Constant, Rename, WeightMap
-
-__all__ = ["Constant", "Rename", "WeightMap"]

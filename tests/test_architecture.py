@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("vargpt", "training", "data_recipes", "chat_ui")
 LADDER = (  # low to high; rooms on one rung are siblings and never import one another
-    {"types"}, {"sampling", "packing", "preferences"}, {"config"}, {"tokenizers", "backbone", "generators"},
+    {"types", "cpu"}, {"sampling", "packing", "preferences"}, {"config"}, {"tokenizers", "backbone", "generators"},
     {"model", "text_to_image"}, {"processing"}, {"loading", "weight_maps", "quantization", "memory"},
     {"presets", "testing", "adapters"}, {"chat"},
     {"evaluation"}, {"serving", "doctor"}, {"cli"},

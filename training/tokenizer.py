@@ -36,7 +36,6 @@ from data_recipes.storybook.world import OBJECTS
 from training.loop import Finished, LoopSettings, run
 from training.losses import ReconstructionLoss, ReconstructionWeights, psnr
 from training.overrides import apply_overrides
-from training.quick_norm import quicken
 from vargpt.config import VargptImageTokenizerConfig
 from vargpt.tokenizers.multiscale_bsq import MultiScaleBsqTokenizer, Reconstruction
 from vargpt.types import ImageLayout, ImageTokens
@@ -242,8 +241,7 @@ def train(settings: TokenizerSettings, run_dir: Path, draw_page: DrawPage = stor
         save_tokenizer(model.tokenizer, run_dir / "tokenizer.safetensors")
 
     torch.manual_seed(settings.loop.seed)
-    trainer = quicken(TokenizerTrainer(settings))
-    return run(settings.loop, trainer, compute_loss, batches, run_dir, on_sample)
+    return run(settings.loop, TokenizerTrainer(settings), compute_loss, batches, run_dir, on_sample)
 
 
 def recipe_named(name: str) -> TokenizerSettings:

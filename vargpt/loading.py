@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from vargpt.config import VargptConfig
+from vargpt.cpu import warn_if_slow
 from vargpt.hub import fetch, files_hash
 from vargpt.model import VARGPT
 from vargpt.processing import VargptProcessor
@@ -89,11 +90,15 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" is bfloat16 on an accelerator and float32 on a CPU, where the decisions about bits stay exact."""
+    """ "auto" is bfloat16 on an accelerator and float32 on a CPU, where the decisions about bits stay exact.
+
+    Anything else works on every CPU; where it is slower than float32, a warning says so once.
+    """
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name not in DTYPES:
         raise ValueError(f"unknown dtype {name!r}; use auto, {', '.join(DTYPES)}")
+    warn_if_slow(DTYPES[name], device)
     return DTYPES[name]
 
 

@@ -19,6 +19,7 @@ import torch
 
 from vargpt import packing
 from vargpt.config import VargptConfig
+from vargpt.cpu import warn_if_slow
 from vargpt.evaluation.architectures import PROMPT_LENGTH, Subject, named, num_parameters
 from vargpt.evaluation.base import hardware
 from vargpt.evaluation.machine_limit import (
@@ -132,6 +133,7 @@ def measure_architecture(
     config, talks = named(name)
     layout = config.layout(size)
     check_memory(config, talks, device)
+    warn_if_slow(DTYPES[dtype], torch.device(device))
     speed = measure_config(config, talks, layout, dtype, runs, device, compiled)
     return ArchitectureSpeed(name, speed.variants, speed.machines, {"architecture": name, **speed.about})
 

@@ -93,6 +93,7 @@ class Finished:
     done: bool
     ema: AveragedWeights | None
     metrics: dict[str, float]
+    autocast: Literal["bf16", "none"]  # in which it has computed
 
 
 def run(
@@ -119,7 +120,8 @@ def run(
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     device = pick_device(settings.device)
-    settings = dataclasses.replace(settings, autocast=settled_autocast(settings.autocast, device, model))
+    autocast = settled_autocast(settings.autocast, device, model)
+    settings = dataclasses.replace(settings, autocast=autocast)
     seed_everything(settings.seed)
     model.to(device).train()
     optimizer = make_optimizer(model, settings)
@@ -128,7 +130,7 @@ def run(
     iterator = batches(step)
     started = last_save = time.monotonic()
     metrics: dict[str, float] = {}
-    about = {"autocast": settings.autocast}  # into the first line of this call
+    about = {"autocast": autocast}  # into the first line of this call
     bad_steps = 0
     with stop_on_signal() as stopped, (run_dir / "metrics.jsonl").open("a") as log:
         bar = tqdm(total=settings.total_steps, initial=step, dynamic_ncols=True, mininterval=5)
@@ -170,7 +172,7 @@ def run(
         save_state(run_dir / "state.pt", model, optimizer, ema, step, settings.save_frozen)
         if on_sample:
             sample(model, ema, on_sample, step)
-    return Finished(step, step >= settings.total_steps, ema, metrics)
+    return Finished(step, step >= settings.total_steps, ema, metrics, autocast)
 
 
 def train_step(

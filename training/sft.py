@@ -399,4 +399,4 @@ def train(
         if learner is not model:
             gather_into(model, learning_values(learner))
             ema = None if ema is None else ema.put_together()
-    return Finished(step, step >= loop.total_steps, ema, trainer.metrics)
+    return Finished(step, step >= loop.total_steps, ema, trainer.metrics, autocast)

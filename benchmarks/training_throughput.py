@@ -1,10 +1,10 @@
 """How fast fine-tuning is on this machine: our step beside a plain PyTorch loop over the same conversations.
 
-    python -m benchmarks.training_throughput [--model DIR] [--conversations 64] [--dtype bf16] [--out throughput.json]
+    python -m benchmarks.training_throughput [--model DIR] [--conversations 64] [--dtype auto] [--out throughput.json]
 
 In: a model and storybook conversations. Out: conversations per second, and floating-point operations per second as a
-share of what this machine reaches in a large bfloat16 matrix product. Both loops train a copy of the model on the same
-conversations in the same batches:
+share of what this machine reaches in a large matrix product of the same dtype. Both loops train a copy of the model on
+the same conversations in the same batches:
 
 - *ours* is `training.sft.train` with nano's recipe: quick attention on a CPU, compiled layers, and in most pools one
   slot per drawn picture in the language model (`all_slots_every`);
@@ -30,12 +30,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from training.autocast import Autocast, settled_autocast, words_for
 from training.cpu.matmul_attention import use_matmul_attention
 from training.data import Batch, BatchSettings, Conversations, MakeMessages, loader
 from training.loop import pick_device, to_device
@@ -52,7 +53,7 @@ from vargpt.presets import nano as nano_config
 from vargpt.published.families import load
 
 PER_BATCH = 16  # conversations
-Precision = Literal["bf16", "none"]
+DTYPES: dict[str, Autocast] = {"auto": "auto", "bf16": "bf16", "fp32": "none"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """What was measured. `peak_flops_per_s` is that of bfloat16 matrix products."""
+    """What was measured. `peak_flops_per_s` is that of matrix products in the dtype of the loops."""
 
     paces: tuple[Pace, ...]
     peak_flops_per_s: float
@@ -78,7 +79,7 @@ class Throughput:
         return asdict(self)
 
 
-def settings_for(conversations: int, every: int, device: str, dtype: Precision, compiled: bool) -> SftSettings:
+def settings_for(conversations: int, every: int, device: str, dtype: Autocast, compiled: bool) -> SftSettings:
     """Nano's recipe for one pool after another of so many conversations; `every` as `all_slots_every`."""
     recipe = nano_sft()
     loop = dataclasses.replace(recipe.loop, device=device, autocast=dtype, save_every_minutes=1e9)
@@ -157,7 +158,7 @@ def measure(
     processor: VargptProcessor,
     messages: MakeMessages,
     conversations: int = 64,
-    dtype: Precision = "bf16",
+    dtype: Autocast = "auto",
     device: str = "auto",
     compiled: bool = True,
     workers: int = 1,
@@ -169,7 +170,7 @@ def measure(
         processor: the model's.
         messages: conversations by number.
         conversations: in one pool; as many pools as `all_slots_every` are measured, after as many to warm up.
-        dtype: "bf16" (autocast) or "none" (float32), of both loops.
+        dtype: "bf16" (autocast), "none" (float32) or "auto" (the quicker one), of both loops.
         device: where.
         compiled: whether ours compiles its layers.
         workers: processes that make batches.
@@ -179,12 +180,12 @@ def measure(
     """
     if conversations < PER_BATCH:
         raise ValueError(f"at least {PER_BATCH} conversations (one batch) are needed, got {conversations}")
-    every = nano_sft().batches.all_slots_every
+    every, where = nano_sft().batches.all_slots_every, pick_device(device)
+    dtype = settled_autocast(dtype, where, model)
     ours, plain = (settings_for(conversations, each, device, dtype, compiled) for each in (every, 1))
     ours, plain = (with_workers(settings, workers) for settings in (ours, plain))
     first_alone = with_workers(settings_for(conversations, 10**9, device, dtype, compiled), workers)
-    where = pick_device(device)
-    machine = measure_machine(torch.bfloat16, where)
+    machine = measure_machine(torch.bfloat16 if dtype == "bf16" else torch.float32, where)
     all_slots, one_slot = (pool_flops(model, processor, messages, one) for one in (plain, first_alone))
     paces = []
     for name, settings, seconds, flops in (
@@ -202,7 +203,7 @@ def measure(
         )
     about = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "arithmetic": "bfloat16 autocast" if dtype == "bf16" else "float32",
+        "arithmetic": words_for(dtype),
         "conversations": every * conversations,
         "compiled": compiled,
         "hardware": hardware(where),
@@ -226,7 +227,7 @@ def report(measured: Throughput) -> str:
     ours, plain = measured.paces
     gain = ours.conversations_per_s / plain.conversations_per_s
     about = "; ".join(f"{name}: {value}" for name, value in measured.about.items())
-    peak = f"peak: {measured.peak_flops_per_s / 1e9:.0f} GFLOP/s in a bfloat16 matrix product"
+    peak = f"peak: {measured.peak_flops_per_s / 1e9:.0f} GFLOP/s in a matrix product of that dtype"
     return "\n".join([*lines, "", f"Ours is {gain:.2f} times as fast. {peak}; {about}.", ""])
 
 
@@ -236,20 +237,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--model", type=Path, help="model folder (default: the shipped nano; on a GPU, random weights)")
     parser.add_argument("--conversations", type=int, default=64, help=f"in one pool, at least {PER_BATCH}")
-    parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16", help="arithmetic of both loops")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="auto", help="arithmetic of both loops")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--eager", action="store_true", help="ours without torch.compile")
     parser.add_argument("--out", type=Path, help="also write the numbers here, as JSON")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
-    precision: Precision = "bf16" if chosen.dtype == "bf16" else "none"
     try:
         model, processor = load(chosen.model, device="cpu", dtype="float32")
         if chosen.model is None and pick_device(chosen.device).type == "cuda":
             config = half_billion(nano_config(processor.special, len(processor.tokenizer)))
             model = VARGPT(config)
         measured = measure(
-            model, processor, mostly_drawing, chosen.conversations, precision, chosen.device, not chosen.eager
+            model,
+            processor,
+            mostly_drawing,
+            chosen.conversations,
+            DTYPES[chosen.dtype],
+            chosen.device,
+            not chosen.eager,
         )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import socket
@@ -39,10 +40,26 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
             config.option.showfixtures = False
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--plain-cpu", action="store_true", help="as on a CPU without packed kernels and quick bfloat16")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Turns the hub off, unless the run was asked for the tests that need it."""
     if not wants_hub(config):
         os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+    if config.getoption("plain_cpu"):
+        pretend_plain_cpu(config)
+
+
+def pretend_plain_cpu(config: pytest.Config) -> None:
+    """`vargpt.cpu` says no in this process, before a test module can ask; subprocesses know nothing of it."""
+    from vargpt import cpu
+
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.setattr(cpu, "has_packed_kernels", functools.wraps(cpu.has_packed_kernels)(lambda dtype: False))
+    patch.setattr(cpu, "gain_over_float32", functools.wraps(cpu.gain_over_float32)(lambda dtype: 0.02))
 
 
 def wants_hub(config: pytest.Config) -> bool:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("vargpt", "training", "data_recipes", "chat_ui", "benchmarks")
 # Low to high, by the names of files and folders; rooms on one rung are siblings and never import one another.
 LADDER = (
-    {"types"}, {"sampling", "packing"}, {"config"}, {"pictures"}, {"tokenizers", "generators"},
+    {"types", "cpu"}, {"sampling", "packing"}, {"config"}, {"pictures"}, {"tokenizers", "generators"},
     {"assistant", "text_to_image"}, {"loading"}, {"published"}, {"presets", "testing"}, {"chat"}, {"evaluation"},
     {"benchmarks", "serving"}, {"commands"},
 )  # fmt: skip

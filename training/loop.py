@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from training.autocast import Autocast, check_autocast, settled_autocast
 from training.optimizers import Optimizer, adamw, muon
 from training.state import AveragedWeights, load_state, save_state
 
@@ -41,6 +42,7 @@ class LoopSettings:
     """How long and how fast to learn. Steps count optimiser steps; the data decide the batch size.
 
     `time_budget_minutes` stops this call and saves; it never changes the schedule. `ema_decay=0` averages nothing.
+    `autocast` "auto" is "bf16" where that is quicker than float32 (`training.autocast`).
     """
 
     total_steps: int
@@ -58,7 +60,7 @@ class LoopSettings:
     save_frozen: bool = True  # False: the state leaves out weights that do not learn, as those below an adapter
     log_every: int = 1
     sample_every: int = 0  # steps between calls of on_sample; 0 = only at the end
-    autocast: Literal["bf16", "none"] = "bf16"
+    autocast: Autocast = "auto"
     device: str = "auto"
     seed: int = 0
     max_bad_steps: int = 20  # non-finite losses in a row before giving up
@@ -68,8 +70,7 @@ class LoopSettings:
             raise ValueError(f"schedule is 'cosine', 'linear' or 'constant', got {self.schedule!r}")
         if self.optimizer not in ("adamw", "muon"):
             raise ValueError(f"optimizer is 'adamw' or 'muon', got {self.optimizer!r}")
-        if self.autocast not in ("bf16", "none"):
-            raise ValueError(f"autocast is 'bf16' or 'none', got {self.autocast!r}")
+        check_autocast(self.autocast)
         if self.total_steps < 1 or not 0 <= self.ema_decay < 1:
             raise ValueError(
                 f"total_steps >= 1 and 0 <= ema_decay < 1 are needed, got {self.total_steps} and {self.ema_decay}"
@@ -92,6 +93,7 @@ class Finished:
     done: bool
     ema: AveragedWeights | None
     metrics: dict[str, float]
+    autocast: Literal["bf16", "none"]  # in which it has computed
 
 
 def run(
@@ -118,6 +120,8 @@ def run(
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     device = pick_device(settings.device)
+    autocast = settled_autocast(settings.autocast, device, model)
+    settings = dataclasses.replace(settings, autocast=autocast)
     seed_everything(settings.seed)
     model.to(device).train()
     optimizer = make_optimizer(model, settings)
@@ -126,6 +130,7 @@ def run(
     iterator = batches(step)
     started = last_save = time.monotonic()
     metrics: dict[str, float] = {}
+    about = {"autocast": autocast}  # into the first line of this call
     bad_steps = 0
     with stop_on_signal() as stopped, (run_dir / "metrics.jsonl").open("a") as log:
         bar = tqdm(total=settings.total_steps, initial=step, dynamic_ncols=True, mininterval=5)
@@ -147,9 +152,10 @@ def run(
             metrics |= {"wall_s": time.monotonic() - started}
             step += 1
             if step % settings.log_every == 0 or step == settings.total_steps:
-                log.write(json.dumps({"step": step} | {name: round_for_log(value) for name, value in metrics.items()}))
-                log.write("\n")
+                numbers = {name: round_for_log(value) for name, value in metrics.items()}
+                log.write(json.dumps({"step": step} | about | numbers) + "\n")
                 log.flush()
+                about = {}
             bar.update()
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             if time.monotonic() - last_save > 60 * settings.save_every_minutes:
@@ -166,7 +172,7 @@ def run(
         save_state(run_dir / "state.pt", model, optimizer, ema, step, settings.save_frozen)
         if on_sample:
             sample(model, ema, on_sample, step)
-    return Finished(step, step >= settings.total_steps, ema, metrics)
+    return Finished(step, step >= settings.total_steps, ema, metrics, autocast)
 
 
 def train_step(

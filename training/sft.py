@@ -10,6 +10,7 @@ Shape legend: B rows, T tokens, I input pictures, N drawn pictures, L slots, d b
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import shutil
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.autocast import settled_autocast
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.cpu.matmul_attention import use_matmul_attention
 from training.data import PICTURES_OF_A_ROW, Batch, BatchSettings, Conversations, MakeMessages, Share, loader
@@ -347,8 +349,10 @@ def train(
         ValueError: the folder holds a run of another kind, or the device cannot be had.
         FloatingPointError: too many losses in a row were not finite.
     """
-    loop = settings.loop
-    arguments = training_arguments(loop, run_dir, settings.accumulation)
+    arguments = training_arguments(settings.loop, run_dir, settings.accumulation)
+    autocast = settled_autocast(settings.loop.autocast, arguments.device, model)
+    loop = dataclasses.replace(settings.loop, autocast=autocast)
+    settings = dataclasses.replace(settings, loop=loop)
     model.config.image_loss_weight = settings.image_loss_weight
     model.config.text_loss_weight = settings.text_loss_weight
     model.image_tokenizer.requires_grad_(False)
@@ -387,4 +391,4 @@ def train(
         if learner is not model:
             gather_into(model, learning_values(learner))
             ema = None if ema is None else ema.put_together()
-    return Finished(step, step >= loop.total_steps, ema, trainer.metrics)
+    return Finished(step, step >= loop.total_steps, ema, trainer.metrics, autocast)

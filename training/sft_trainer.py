@@ -126,6 +126,7 @@ class SftTrainer(Trainer):
         self.start_step, self.log_file, self.save = start_step, run_dir / METRICS, save
         self.sums: Sums = {}
         self.metrics: dict[str, float] = {}
+        self.about = {"autocast": loop.autocast}  # into the first line of this call
         self.wishes = Wishes(loop)
         self.bad_steps = 0
         self.waited = 0.0
@@ -218,7 +219,8 @@ class SftTrainer(Trainer):
         if is_main():
             numbers = {name: round_for_log(value) for name, value in self.metrics.items()}
             with self.log_file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": self.state.global_step} | numbers) + "\n")
+                file.write(json.dumps({"step": self.state.global_step} | self.about | numbers) + "\n")
+            self.about = {}
 
 
 class ScheduleInSteps:

@@ -6,7 +6,7 @@ longer trained or saved. Two things make that quicker. PyTorch multiplies float3
 wants it is not rearranged at every call, which is most of the work where a scale has few tokens. In bfloat16 only
 the factors are rounded: sums are formed in float32, and with `returns` everything between two products stays there.
 
-Other devices and builds without oneDNN get the plain kernel, with the same dtypes in and out.
+Where torch has no such kernels (`vargpt.cpu`), the plain one serves, with the same dtypes in and out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from vargpt import cpu
 
 DTYPES = (torch.float32, torch.bfloat16)
 Activation = tuple[str, str]  # as oneDNN names it, and its algorithm
@@ -46,7 +48,7 @@ class PackedLinear(nn.Module):
         self.dtype, self.returns, self.activation = dtype, returns or dtype, activation
         weight = linear.weight.detach().to(dtype)
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
-        self.packed = weight.device.type == "cpu" and can_pack()
+        self.packed = weight.device.type == "cpu" and cpu.has_packed_kernels(dtype)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, BATCH_HINT) if self.packed else weight
 
     def forward(self, x: Float[Tensor, "*rows i"]) -> Float[Tensor, "*rows o"]:
@@ -62,32 +64,6 @@ class PackedLinear(nn.Module):
         return f"{self.in_features} -> {self.out_features}, {self.dtype}, {'packed' if self.packed else 'as it is'}"
 
 
-class PackedConv(nn.Module):
-    """A convolution of stride 1 in float32, with weights that never change again.
-
-    Args:
-        weight: of the filters; kept as the kernels want it.
-        bias: or None.
-        padding: rows and columns of zeros around the picture.
-    """
-
-    def __init__(self, weight: Float[Tensor, "D C y x"], bias: Tensor | None, padding: int = 0) -> None:
-        super().__init__()
-        self.padding = (padding, padding)
-        self.bias = None if bias is None else bias.detach().clone()
-        weight = weight.detach().to(memory_format=torch.channels_last)
-        self.packed = weight.device.type == "cpu" and can_pack()
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, self.padding) if self.packed else weight
-
-    def forward(self, hidden_NCHW: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
-        if not self.packed:
-            return F.conv2d(hidden_NCHW, self.weight, self.bias, padding=self.padding)
-        once = (1, 1)
-        return torch.ops.mkldnn._convolution_pointwise(
-            hidden_NCHW, self.weight, self.bias, self.padding, once, once, 1, "none", [], ""
-        )
-
-
 def compile_blocks(generator: nn.Module) -> None:
     """What is done instead of packing where that gains nothing: torch.compile fuses what lies between the products of
     every block, in place, when it is first used (on a CPU that needs a C++ compiler). Shapes are free, so that scales
@@ -95,12 +71,6 @@ def compile_blocks(generator: nn.Module) -> None:
     """
     for block in generator.blocks:  # type: ignore[union-attr]
         block.compile(dynamic=True)
-
-
-def can_pack() -> bool:
-    """Whether this build has the kernels, which PyTorch's own compiler uses for frozen models."""
-    names = ("_linear_pointwise", "_convolution_pointwise")
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 def activated(x: Tensor, activation: Activation) -> Tensor:

@@ -36,7 +36,7 @@ def assert_same_curve(run_dir: Path, expected: Path, rel: float) -> None:
     found, wanted = log_of(run_dir), log_of(expected)
     assert [line["step"] for line in found] == [line["step"] for line in wanted] == [1, 2, 3, 4]
     for line, one in zip(found, wanted, strict=True):
-        assert line.keys() == one.keys()
+        assert line.keys() - {"autocast"} == one.keys() - {"autocast"}  # in the first line of every call
         for name in (name for name in one if "loss" in name or name == "grad_norm"):
             assert line[name] == pytest.approx(one[name], rel=rel), (line["step"], name)
         assert all(line[name] == one[name] for name in ("pictures", "tokens", "lr"))

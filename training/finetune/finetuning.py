@@ -11,8 +11,9 @@ import gc
 import importlib
 import json
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from PIL import Image
 from torch import nn
 from transformers import AutoTokenizer
 
+from training.autocast import words_for
+from training.checkpoints import checkpoint_of, step_of
 from training.data import BatchSettings
+from training.finetune.forecast import ENOUGH_STEPS, Forecast, few_steps, seconds_per_step
 from training.finetune.lora_targets import Learning, LoraSettings, begin
 from training.finetune.own_conversations import OwnConversations
 from training.finetune.own_measure import Judge, Measured, drawn_wishes, measure, read_measured
@@ -42,13 +46,14 @@ logger = logging.getLogger(__name__)
 PREVIEWS = 4  # sheets of samples on the way
 PREVIEWED = 6  # pictures on each
 STYLE_FLIPS = 0.3  # of the bits of a scale, at most, in pictures of a style
+MEASURING = 0.2  # of the time given, at most
 SAME = "settings.json"  # of a run that goes on: what must not have changed
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
-    """One run. `minutes` only stops it; the schedule is in steps.
+    """One run. `minutes` of learning only stop it; the schedule is in steps. Measuring takes a fifth of that at most.
 
     `rehearse=None` mixes in storybook conversations exactly for models that come from that world. `describe` lets the
     model caption what has no caption. `check` storybook cases per category and `wishes` requests are measured before
@@ -142,7 +147,7 @@ def finetune(settings: FinetuneSettings, say: Say = logger.info) -> Outcome:
     before = read_measured(run_dir / "before")
     if before is None:
         say("measuring the model as it is ...")
-        before = measured(settings, engine, own, rehearse)
+        before = measured_before(settings, engine, own, rehearse)
         before.save(run_dir / "before")
     del engine
     gc.collect()
@@ -151,7 +156,9 @@ def finetune(settings: FinetuneSettings, say: Say = logger.info) -> Outcome:
     seconds = time.monotonic() - started
     say("measuring what has been learnt ...")
     options = (settings.device, settings.dtype, settings.quantization)
-    after = measured(settings, ChatEngine.load(path, *options, adapters=[settings.out]), own, rehearse)
+    taught = ChatEngine.load(path, *options, adapters=[settings.out])
+    wishes, check = (int(before.numbers.get(name, getattr(settings, name))) for name in ("wishes", "check"))
+    after = measure(taught, own, settings.topic, rehearse, wishes, check, settings.judge)
     outcome = Outcome(
         settings.topic,
         own,
@@ -163,6 +170,8 @@ def finetune(settings: FinetuneSettings, say: Say = logger.info) -> Outcome:
         before,
         after,
         commands(settings),
+        words_for(finished.autocast),
+        (settings.wishes, settings.check if rehearse else 0),
     )
     write_report(outcome, settings.out)
     say(f"\n{summary(outcome)}\n\nThe report is in {settings.out / 'report.md'}")
@@ -203,6 +212,8 @@ def learn(
     learnt = recipe(settings, rehearse)
     if settings.topic.is_style:
         learnt = dataclasses.replace(learnt, apart=Apart(conversations.is_own, STYLE_FLIPS))
+    for line in announced(settings, model, processor, conversations, learnt, rehearse):
+        say(line)
     finished = train(model, processor, conversations, learnt, run_dir, on_sample)
     assert finished.ema is not None
     card = AdapterCard(
@@ -223,8 +234,33 @@ def learn(
     return learning, finished
 
 
-def measured(settings: FinetuneSettings, engine: ChatEngine, own: OwnPictures, rehearse: bool) -> Measured:
-    return measure(engine, own, settings.topic, rehearse, settings.wishes, settings.check, settings.judge)
+def announced(
+    settings: FinetuneSettings,
+    model: VARGPT,
+    processor: VargptProcessor,
+    conversations: OwnConversations,
+    learnt: SftSettings,
+    storybook: bool,
+) -> Iterator[str]:
+    """What is said before learning starts: what fits the time, and whether a storybook model learns anything by it."""
+    last = checkpoint_of(settings.out / "run")
+    done = 0 if last is None else step_of(last)
+    if done >= settings.steps:
+        return
+    if settings.minutes is not None:
+        seconds = seconds_per_step(model, processor, conversations, learnt)
+        plan = Forecast(seconds, settings.minutes, done, settings.steps)
+        yield str(plan)
+        if storybook and settings.steps >= ENOUGH_STEPS and not plan.is_enough:
+            yield plan.advice
+    if storybook and settings.steps < ENOUGH_STEPS:
+        yield few_steps(settings.steps)
+
+
+def measured_before(settings: FinetuneSettings, engine: ChatEngine, own: OwnPictures, rehearse: bool) -> Measured:
+    """As much as goes into a third of the time for measuring: the same takes longer afterwards, when more is drawn."""
+    seconds = math.inf if settings.minutes is None else 60 * settings.minutes * MEASURING / 3
+    return measure(engine, own, settings.topic, rehearse, settings.wishes, settings.check, settings.judge, seconds)
 
 
 def speaks_storybook(processor: VargptProcessor) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ from vargpt.types import ChatRequest, Message
 Judge = Callable[[Image.Image], bool]
 CATEGORIES = ("single_object", "counting", "colours", "background", "ask", "route")
 TOGETHER = 16  # requests or conversations at once
+HURRIED = 4  # the same where time is short: after each of them somebody looks at the clock
+WISHES_SHARE = 0.3  # of the time to measure in, where it is limited
 GENERAL = 48  # storybook conversations of which the loss is taken
 FINGERPRINT_PROMPTS = ("draw a fox next to a tree", "a red car at night")
 STILL = SftSettings(  # a loss without chance: nothing hidden, nothing flipped, every token alike
@@ -103,8 +106,11 @@ def measure(
     wishes: int = 24,
     check: int = 32,
     judge: Judge | None = None,
+    seconds: float = math.inf,
 ) -> Measured:
     """Measures an engine as it answers by default.
+
+    How much was measured is among the numbers ("wishes", "check"), so that a second measurement can be of the same.
 
     Args:
         engine: with its adapters, if any, on by default.
@@ -114,18 +120,21 @@ def measure(
         wishes: requests for what is to be learnt.
         check: storybook cases per category; 0 = leave this check out.
         judge: whether a drawn picture shows it, if somebody can tell.
+        seconds: so long this may take; fewer requests and cases are measured if need be, four requests at least.
     """
     started = time.perf_counter()
     examples = own.held_out or own.learnt
-    shown = drawn_wishes(engine, examples, topic, wishes)
-    numbers = {"drawn": sum(one.picture is not None for one in shown) / len(shown)}
+    shown = drawn_wishes(engine, examples, topic, wishes, seconds * WISHES_SHARE)
+    pace = (time.perf_counter() - started) / len(shown)
+    numbers = {"drawn": sum(one.picture is not None for one in shown) / len(shown), "wishes": float(len(shown))}
     if topic != Topic():
         named = [one.picture is not None and topic.is_named_in(one.said) for one in shown]  # a refusal names it too
         numbers["named"] = sum(named) / len(shown)
     if judge is not None:
         numbers["recognised"] = recognised(shown, judge)
         if rehearse and topic.is_style and examples[0].before is None:
-            elsewhere = drawn_wishes(engine, other_scenes(examples[0], topic, wishes), topic, wishes)
+            scenes = other_scenes(examples[0], topic, len(shown))
+            elsewhere = drawn_wishes(engine, scenes, topic, len(shown))
             numbers["recognised_elsewhere"] = recognised(elsewhere, judge)
     numbers |= {f"own_{name}": value for name, value in losses(engine, [told(one, topic) for one in examples]).items()}
     storybook: dict[str, float] = {}
@@ -133,8 +142,12 @@ def measure(
         side = engine.model.config.layout().width
         general = [rehearsed(1_000_000 + number, topic, side) for number in range(GENERAL)]
         numbers |= {f"general_{name}": value for name, value in losses(engine, general).items()}
+        left = seconds - (time.perf_counter() - started)
+        if not math.isinf(left):  # a case takes about as long as a request
+            check = max(0, min(check, int(left / (pace * len(CATEGORIES)))))
         if check:
             storybook = storybook_scores(engine, check)
+        numbers["check"] = float(check)
     numbers["seconds"] = time.perf_counter() - started
     return Measured(numbers, storybook, fingerprint(engine), tuple(shown))
 
@@ -154,8 +167,14 @@ def other_scenes(example: Example, topic: Topic, count: int) -> list[Example]:
     return [replace(example, caption=topic.completed(caption)) for caption in captions]
 
 
-def drawn_wishes(engine: ChatEngine, examples: Sequence[Example], topic: Topic, count: int) -> list[Shown]:
-    """Replies to requests in words that training did not use, half of the time; one seed each."""
+def drawn_wishes(
+    engine: ChatEngine, examples: Sequence[Example], topic: Topic, count: int, seconds: float = math.inf
+) -> list[Shown]:
+    """Replies to requests in words that training did not use, half of the time; one seed each.
+
+    After so many `seconds` no more are begun.
+    """
+    started, together = time.perf_counter(), TOGETHER if math.isinf(seconds) else HURRIED
     prompts: list[Message] = []
     for number in range(count):
         rng = random.Random(f"wish-{number}")
@@ -165,10 +184,12 @@ def drawn_wishes(engine: ChatEngine, examples: Sequence[Example], topic: Topic, 
         else:
             prompts.append(Message.of("user", request(rng, example, topic, "heldout")))
     shown = []
-    for start in range(0, count, TOGETHER):
+    for start in range(0, count, together):
+        if start and time.perf_counter() - started > seconds:
+            break
         asked = [
             ChatRequest(messages=(prompt,), seed=start + place)
-            for place, prompt in enumerate(prompts[start : start + TOGETHER])
+            for place, prompt in enumerate(prompts[start : start + together])
         ]
         for prompt, turn in zip(prompts[start:], engine.reply_batch(asked), strict=False):
             images = turn.message.images

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from training.finetune.forecast import ENOUGH_STEPS, few_steps
 from training.finetune.own_measure import Measured, Shown
 from training.finetune.own_pictures import Example, OwnPictures, Topic
 
@@ -26,6 +27,7 @@ LOSSES = {
     "general_image_loss": "storybook: loss per bit, nats",
     "general_text_loss": "storybook: loss per token, nats",
 }
+RISE, FALL = 0.2, 0.95  # shares must rise, and losses fall, by at least so much to count as learnt
 SIDE, LINE, COLUMNS = 96, 14, 8  # of the sheet: px of a picture, px of a line of text, pictures in a row
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
@@ -44,15 +46,38 @@ class Outcome:
     before: Measured
     after: Measured
     chat: tuple[str, ...]  # commands to go on with
+    arithmetic: str = "float32"
+    wanted: tuple[int, int] = (0, 0)  # requests and storybook cases per category that were to be measured
 
     @property
     def unchanged(self) -> bool:
         """Whether the model draws and says the very same as before, with the adapter off."""
         return self.before.fingerprint == self.after.fingerprint
 
+    @property
+    def not_learnt(self) -> list[str]:
+        """What the numbers after say against its having learnt anything; nothing of a run that went well."""
+        before, after = self.before.numbers, self.after.numbers
+        reasons = []
+        for name, what in (("named", "is named"), ("recognised", "is recognised")):
+            if name in before and name in after and after[name] < min(0.5, before[name] + RISE):
+                reasons.append(f"it {what} in {percent(after[name])} of the replies, {percent(before[name])} before")
+        loss = "own_image_loss"
+        if loss in before and after[loss] > FALL * before[loss]:
+            reasons.append(f"own pictures are predicted no better ({before[loss]:.3f} before, {after[loss]:.3f} after)")
+        return reasons
+
 
 def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
+
+
+def verdict(outcome: Outcome) -> list[str]:
+    """What a report begins with where nothing was learnt."""
+    if not outcome.not_learnt:
+        return []
+    few = f" {few_steps(outcome.steps)}." if outcome.steps < ENOUGH_STEPS else ""
+    return [f"IT HAS NOT LEARNT THIS: {'; '.join(outcome.not_learnt)}.{few}"]
 
 
 def rows(outcome: Outcome) -> list[tuple[str, str, str]]:
@@ -77,19 +102,23 @@ def summary(outcome: Outcome) -> str:
     table = [("", "before", "after"), *rows(outcome)]
     width = max(len(row[0]) for row in table)
     lines = [f"{name:<{width}}  {before:>8}  {after:>8}" for name, before, after in table]
-    return "\n".join([*lines, "", *facts(outcome), "", "Talk to it:", *(f"  {line}" for line in outcome.chat)])
+    return "\n".join(
+        [*verdict(outcome), *lines, "", *facts(outcome), "", "Talk to it:", *(f"  {line}" for line in outcome.chat)]
+    )
 
 
 def facts(outcome: Outcome) -> list[str]:
     """What the numbers cannot say."""
     lines = [
-        f"{outcome.steps} of {outcome.total_steps} steps in {outcome.train_seconds / 60:.1f} minutes; "
+        f"{outcome.steps} of {outcome.total_steps} steps in {outcome.train_seconds / 60:.1f} minutes "
+        f"({outcome.arithmetic}); "
         f"measuring took {(outcome.before.numbers['seconds'] + outcome.after.numbers['seconds']) / 60:.1f} more",
         f"the adapter takes {outcome.adapter_bytes / 1e6:.1f} MB",
         "with the adapter off, every bit is as before"
         if outcome.unchanged
         else "WITH THE ADAPTER OFF, THE MODEL DRAWS OTHERWISE THAN BEFORE: do not use this adapter, and report it",
     ]
+    lines += measured_amounts(outcome)
     if outcome.steps < outcome.total_steps:
         lines.append("it was stopped before its end: the same command goes on from there")
     if not outcome.own.held_out:
@@ -99,12 +128,24 @@ def facts(outcome: Outcome) -> list[str]:
     return lines
 
 
+def measured_amounts(outcome: Outcome) -> list[str]:
+    """How much was measured, where time was too short for all of it."""
+    wishes, check = (int(outcome.before.numbers.get(name, 0)) for name in ("wishes", "check"))
+    if (wishes, check) == outcome.wanted:
+        return []
+    return [
+        f"time was short: {wishes} of {outcome.wanted[0]} requests were measured before and after, and {check} of "
+        f"{outcome.wanted[1]} storybook cases per category"
+    ]
+
+
 def markdown(outcome: Outcome) -> str:
     """The whole report."""
     name = " ".join(word for word in (outcome.topic.name, outcome.topic.style) if word) or "changes to pictures"
     table = ["| | before | after |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows(outcome))]
     parts = [
         f"# {name}",
+        *(f"**{line}**" for line in verdict(outcome)),
         "![own pictures, drawn before, drawn after](sheet.png)",
         "\n".join(table),
         "Requests are worded as training never worded them half of the time; equal seeds before and after. Storybook "

@@ -15,14 +15,17 @@ class MetricsLog(TrainerCallback):
 
     def __init__(self, run_dir: Path) -> None:
         self.file = run_dir / "metrics.jsonl"
+        self.begun = False
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero and logs:
             self.file.parent.mkdir(parents=True, exist_ok=True)
+            about = {} if self.begun else {"autocast": "bf16" if args.bf16 else "none"}
+            self.begun = True
             with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step} | logs) + "\n")
+                file.write(json.dumps({"step": state.global_step} | about | logs) + "\n")
 
 
 class StopAfter(TrainerCallback):

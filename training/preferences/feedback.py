@@ -16,6 +16,7 @@ from typing import Any
 from transformers import GenerationConfig
 from transformers.trainer_utils import get_last_checkpoint
 
+from training.autocast import Autocast, check_autocast, settled_autocast
 from training.cpu.matmul_attention import use_matmul_attention
 from training.loop import pick_device
 from training.preferences.callbacks import MetricsLog, StopAfter
@@ -47,19 +48,19 @@ class StepSettings:
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = 1.0
     organs: tuple[str, ...] = DECODER
-    autocast: str = "bf16"
+    autocast: Autocast = "auto"
     device: str = "auto"
     save_every: int = 100
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.autocast not in ("bf16", "none"):
-            raise ValueError(f"autocast is 'bf16' or 'none', got {self.autocast!r}")
+        check_autocast(self.autocast)
         if self.total_steps < 1 or self.batch_size < 1 or self.accumulation < 1:
             raise ValueError("total_steps, batch_size and accumulation are at least 1")
 
     def training_arguments(self, run_dir: Path) -> dict[str, Any]:
         """These settings in the words of `transformers.TrainingArguments`."""
+        device = pick_device(self.device)
         return {
             "output_dir": str(run_dir / "checkpoints"),
             "max_steps": self.total_steps,
@@ -72,8 +73,8 @@ class StepSettings:
             "adam_beta1": self.betas[0],
             "adam_beta2": self.betas[1],
             "max_grad_norm": self.clip_norm,
-            "bf16": self.autocast == "bf16",
-            "use_cpu": pick_device(self.device).type == "cpu",  # transformers refuses bf16 without a GPU otherwise
+            "bf16": settled_autocast(self.autocast, device) == "bf16",
+            "use_cpu": device.type == "cpu",  # transformers refuses bf16 without a GPU otherwise
             "seed": self.seed,
             "save_steps": self.save_every,
             "save_total_limit": 1,

@@ -33,7 +33,6 @@ from data_recipes.storybook.drawing.styles import apply_style
 from data_recipes.storybook.world.random_scenes import sample_colour, sample_scene
 from data_recipes.storybook.world.scene import PLACES, SIZES, Group, Scene
 from data_recipes.storybook.world.vocabulary import OBJECTS
-from training.cpu.quick_norm import quicken
 from training.loop import Finished, LoopSettings, run
 from training.overrides import apply_overrides
 from training.tokenizer.reconstruction import ReconstructionLoss, ReconstructionWeights, psnr
@@ -242,8 +241,7 @@ def train(settings: TokenizerSettings, run_dir: Path, draw_page: DrawPage = stor
         save_tokenizer(model.tokenizer, run_dir / "tokenizer.safetensors")
 
     torch.manual_seed(settings.loop.seed)
-    trainer = quicken(TokenizerTrainer(settings))
-    return run(settings.loop, trainer, compute_loss, batches, run_dir, on_sample)
+    return run(settings.loop, TokenizerTrainer(settings), compute_loss, batches, run_dir, on_sample)
 
 
 def recipe_named(name: str) -> TokenizerSettings:

@@ -167,13 +167,12 @@ class DrawingMixin:
         """Lays the weights out for drawing on this CPU, in place; the model can then be run, but not trained or saved.
 
         In bfloat16, factors of matrix products are rounded, and nothing else (`NextScaleGenerator.pack`); the decoder
-        computes in bfloat16 throughout, the encoder stays as it is. In float32 the decoder adds up otherwise
-        (`Decoder.pack`).
+        computes in bfloat16 throughout, the encoder stays as it is.
         """
         self.generator.pack(dtype)
         for name in ("language_model", "projector_in", "projector_out"):
             setattr(self, name, pack_linears(getattr(self, name), dtype, torch.float32))
-        self.image_tokenizer.decoder.pack(dtype)
+        self.image_tokenizer.decoder.to(dtype)
 
     @torch.no_grad()
     def extend(

@@ -30,6 +30,7 @@ from vargpt.benchmarks.machine_limit import (
 from vargpt.benchmarks.plain_flow import PlainScale, plain_decode, plain_decoder, plain_draw
 from vargpt.benchmarks.speed import Clock, peak_memory, timed, wait_for
 from vargpt.config import VargptConfig
+from vargpt.cpu import warn_if_slow
 from vargpt.evaluation.base import hardware
 from vargpt.types import ImageLayout, ImageTokens
 
@@ -132,6 +133,7 @@ def measure_architecture(
     config, talks = named(name)
     layout = config.layout(size)
     check_memory(config, talks, device)
+    warn_if_slow(DTYPES[dtype], torch.device(device))
     speed = measure_config(config, talks, layout, dtype, runs, device, compiled)
     return ArchitectureSpeed(name, speed.variants, speed.machines, {"architecture": name, **speed.about})
 

@@ -157,7 +157,7 @@ class Subject:
             self.model.pack(dtype)
         else:
             self.generator.pack(dtype)
-            self.image_tokenizer.decoder.pack(dtype)
+            self.image_tokenizer.decoder.to(dtype)
 
 
 def frozen(module: Any) -> Any:

@@ -12,8 +12,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
-
 from vargpt.loading.models import OUTLINE
 from vargpt.published.families import default_sampling, resolve_model
 from vargpt.published.infinity import Published, find_published, fingerprint, load_text_to_image
@@ -89,7 +87,6 @@ class Painter:
         model = load_text_to_image(found.name, found.variant_name, device, dtype, text_encoder, vae)
         if packed:
             model.generator.pack()
-            model.image_tokenizer.decoder.pack(torch.float32)
         return cls(model, found.model_name, fingerprint(found, vae), negative_prompt)
 
     @property

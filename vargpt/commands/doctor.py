@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -18,6 +17,7 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
+from vargpt import cpu
 from vargpt.config import VargptConfig
 from vargpt.loading.checkpoint_files import weight_files
 from vargpt.loading.memory_estimate import (
@@ -114,19 +114,11 @@ def machine_findings() -> Iterator[Finding]:
         yield bfloat16_finding()
 
 
-def bfloat16_finding(side: int = 512, rounds: int = 4) -> Finding:
-    """Times one matrix product in float32 and bfloat16: some processors are quicker in the latter, many much slower."""
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        matrix = torch.ones(side, side, dtype=dtype)
-        torch.mm(matrix, matrix)  # the first call prepares kernels
-        start = time.perf_counter()
-        for _ in range(rounds):
-            torch.mm(matrix, matrix)
-        seconds[dtype] = time.perf_counter() - start
-    ratio = seconds[torch.float32] / max(seconds[torch.bfloat16], 1e-9)
-    hint = "larger models gain from it" if ratio > 1.2 else "keep float32, the default"
-    return Finding("bfloat16", f"{ratio:.1f} times the speed of float32 here; {hint}")
+def bfloat16_finding() -> Finding:
+    """Some processors are quicker in bfloat16, many much slower; trainings choose by the same measurement."""
+    gain = cpu.gain_over_float32(torch.bfloat16)
+    hint = "larger models gain from it" if gain > cpu.PAYS else "keep float32, the default"
+    return Finding("bfloat16", f"{gain:.2g} times the speed of float32 here; {hint}")
 
 
 def model_findings(model: str | Path | None = None) -> Iterator[Finding]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from vargpt.cpu import warn_if_slow
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -28,9 +30,13 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" is bfloat16 on an accelerator and float32 on a CPU, where the decisions about bits stay exact."""
+    """ "auto" is bfloat16 on an accelerator and float32 on a CPU, where the decisions about bits stay exact.
+
+    Anything else works on every CPU; where it is slower than float32, a warning says so once.
+    """
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name not in DTYPES:
         raise ValueError(f"unknown dtype {name!r}; use auto, {', '.join(DTYPES)}")
+    warn_if_slow(DTYPES[name], device)
     return DTYPES[name]

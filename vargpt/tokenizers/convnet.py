@@ -21,7 +21,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from vargpt.tokenizers.strips import affine_norm, doubled_conv, is_large, swish_conv
-from vargpt.tokenizers.winograd import DoubledConv, WinogradConv, is_worthwhile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,13 +78,13 @@ class ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, style: Style) -> None:
         super().__init__()
         self.norm1 = style.norm(in_channels)
-        self.conv1: nn.Module = style.conv(in_channels, out_channels)
+        self.conv1 = style.conv(in_channels, out_channels)
         self.norm2 = style.norm(out_channels)
         self.conv2 = style.conv(out_channels, out_channels)
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, hidden_NCHW: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D H W"]:
-        if is_large(hidden_NCHW) or isinstance(self.conv1, WinogradConv):
+        if is_large(hidden_NCHW):
             residual_NCHW = swish_conv(hidden_NCHW, self.norm1, self.conv1)
             return swish_conv(residual_NCHW, self.norm2, self.conv2, self.shortcut(hidden_NCHW))
         reuse = not torch.is_grad_enabled()
@@ -143,15 +142,13 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the rows and columns: nearest neighbour, then a convolution (both in one, once it is packed)."""
+    """Twice the rows and columns: nearest neighbour, then a convolution (both in one when decoding)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv: nn.Conv2d | DoubledConv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, hidden_NChw: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C H W"]:
-        if isinstance(self.conv, DoubledConv):
-            return self.conv(hidden_NChw)
         if not torch.is_grad_enabled():
             return doubled_conv(hidden_NChw, self.conv)
         return self.conv(F.interpolate(hidden_NChw, scale_factor=2.0, mode="nearest"))
@@ -243,23 +240,6 @@ class Decoder(nn.Module):
         self.cell = patch_size * 2 ** (len(widths) - 1)
         self.linear = nn.Conv2d(feature_channels, 3 * self.cell**2, 1) if linear_path else None
         self.conv_out = nn.Conv2d(widths[-1], 3 * patch_size**2, 3, padding=1)
-
-    def pack(self, dtype: torch.dtype) -> None:
-        """Prepares for decoding only, in this dtype: in float32 on a CPU, wide convolutions take half of the products.
-
-        Their weights then take twice the memory, and the decoder can no longer be trained or saved. A network on folded
-        pixels (`patch_size`) has grids too small to gain, and stays as it is.
-        """
-        self.to(dtype)
-        if dtype != torch.float32 or self.conv_in.weight.device.type != "cpu" or self.patch_size > 1:
-            return
-        for module in list(self.modules()):
-            if isinstance(module, Upsample) and isinstance(module.conv, nn.Conv2d):
-                module.conv = DoubledConv(module.conv)
-            elif isinstance(module, ResidualBlock):
-                for name in ("conv1", "conv2"):
-                    if is_worthwhile(conv := getattr(module, name)):
-                        setattr(module, name, WinogradConv(conv))
 
     def forward(self, features_NdHW: Float[Tensor, "N d h w"]) -> Float[Tensor, "N 3 H W"]:
         hidden_NCHW = self.middle(self.conv_in(features_NdHW))

@@ -20,8 +20,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vargpt.tokenizers.winograd import WinogradConv, padded_width
-
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
@@ -60,7 +58,7 @@ def affine_norm(hidden_NCHW: Float[Tensor, "N C H W"], norm: nn.GroupNorm, rows:
 def swish_conv(
     hidden_NCHW: Float[Tensor, "N C H W"],
     norm: nn.Module,
-    conv: nn.Conv2d | WinogradConv,
+    conv: nn.Conv2d,
     beside_NDHW: Float[Tensor, "N D H W"] | None = None,
 ) -> Float[Tensor, "N D H W"]:
     """`conv(silu(norm(hidden))) + beside`, strip by strip. The kernel is odd and keeps the size."""
@@ -72,15 +70,13 @@ def swish_conv(
         scale, shift = affine_norm(hidden_NCHW, norm, rows)
     shape = (num_images, conv.out_channels, height, width)
     out_NDHW = torch.empty(shape, dtype=hidden_NCHW.dtype, memory_format=torch.channels_last)
-    wide = padded_width(width) if isinstance(conv, WinogradConv) else width
-    padded_NHWC = hidden_NCHW.new_zeros((num_images, rows + 2 * halo, wide, channels))
-    left = 1 if isinstance(conv, WinogradConv) else 0  # other kernels add their columns of zeros themselves
+    padded_NHWC = hidden_NCHW.new_zeros((num_images, rows + 2 * halo, width, channels))
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         first, last = max(top - halo, 0), min(bottom + halo, height)
         strip = hidden_NCHW[:, :, first:last]
         whole_NhwC = padded_NHWC[:, : bottom - top + 2 * halo]
-        seen_NChw = whole_NhwC[:, first - top + halo : last - top + halo, left : left + width].permute(0, 3, 1, 2)
+        seen_NChw = whole_NhwC[:, first - top + halo : last - top + halo].permute(0, 3, 1, 2)
         if scale is None or shift is None:
             seen_NChw.copy_(F.silu(norm(strip)))
         elif strip.dtype == torch.float32:
@@ -90,10 +86,7 @@ def swish_conv(
         if last < bottom + halo:  # below the picture, where an earlier strip stood
             whole_NhwC[:, last - top + halo :].zero_()
         part = out_NDHW[:, :, top:bottom]
-        if isinstance(conv, WinogradConv):
-            conv.into(part, whole_NhwC)
-        else:
-            part.copy_(F.conv2d(whole_NhwC.permute(0, 3, 1, 2), conv.weight, conv.bias, padding=(0, halo)))
+        part.copy_(F.conv2d(whole_NhwC.permute(0, 3, 1, 2), conv.weight, conv.bias, padding=(0, halo)))
         if beside_NDHW is not None:
             part.add_(beside_NDHW[:, :, top:bottom])
     return out_NDHW

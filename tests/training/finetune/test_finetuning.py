@@ -11,13 +11,24 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from training.autocast import settled_autocast, words_for
 from training.checkpoints import checkpoint_of, stored_tensors
-from training.finetune.finetuning import FinetuneSettings, finetune, learn, named_judge, read, recipe, speaks_storybook
+from training.finetune.finetuning import (
+    FinetuneSettings,
+    announced,
+    finetune,
+    learn,
+    named_judge,
+    read,
+    recipe,
+    speaks_storybook,
+)
+from training.finetune.forecast import Forecast, seconds_per_step
 from training.finetune.lora_targets import LoraSettings, begin
 from training.finetune.own_conversations import OwnConversations
 from training.finetune.own_measure import Measured, Shown, measure, other_scenes, read_measured
 from training.finetune.own_pictures import Topic, all_fitted, read_folder
-from training.finetune.own_report import Outcome
+from training.finetune.own_report import Outcome, markdown
 from training.sft import train
 from vargpt.assistant.processor import VargptProcessor
 from vargpt.chat.engine import ChatEngine
@@ -166,6 +177,93 @@ def test_nf4_layers_are_not_asked_to_draw_before_they_have_learnt(model: Path, p
     for kind, every in (("nf4", 0), ("int8", 250), (None, 250)):
         settings = settings_of(model, pictures, tmp_path, steps=1000, quantization=kind)
         assert recipe(settings, True).loop.sample_every == every
+
+
+def test_how_many_steps_fit_is_timed_and_changes_nothing(model: Path, pictures: Path, tmp_path: Path) -> None:
+    learner, processor = load(model, device="cpu")
+    begin(learner, LoraSettings(rank=4))
+    settings = settings_of(model, pictures, tmp_path, steps=1000)
+    own = read(settings, ChatEngine(tiny_model(), processor))
+    conversations = OwnConversations(own.learnt, settings.topic, False)
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    seconds = seconds_per_step(learner, processor, conversations, recipe(settings, False))
+    assert 0 < seconds < 20
+    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+    assert all(parameter.grad is None for parameter in learner.parameters())
+
+
+@pytest.mark.parametrize(
+    ("plan", "fitting", "enough"),
+    [
+        (Forecast(2.0, 14.0, 0, 1000), 420, True),
+        (Forecast(2.0, 14.0, 900, 1000), 100, True),
+        (Forecast(2.0, 1.0, 0, 1000), 30, False),
+        (Forecast(60.0, 0.1, 0, 1000), 1, False),
+    ],
+)
+def test_a_forecast_counts_the_steps_that_fit(plan: Forecast, fitting: int, enough: bool) -> None:
+    assert (plan.fitting, plan.is_enough) == (fitting, enough)
+
+
+def test_so_few_steps_that_they_teach_nothing_are_told_before_they_are_made(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.finetune.finetuning.seconds_per_step", lambda *_: 2.0)
+
+    def said(storybook: bool = True, **changes: object) -> list[str]:
+        return list(announced(settings_of(model, pictures, tmp_path, **changes), None, None, None, None, storybook))
+
+    fits = "a step takes about 2 s here: about 30 of 1000 fit 1 minutes"
+    few = "30 steps teach next to nothing: a thing takes about 200, a style about 300"
+    assert said(steps=1000, minutes=1.0) == [fits, f"{few}; give it --minutes 7 or more"]
+    assert said(steps=1000, minutes=1.0, storybook=False) == [fits]
+    assert len(said(steps=1000, minutes=14.0)) == 1 and said(steps=1000) == []
+    assert said(steps=30) == [few]
+
+
+def test_measuring_stops_when_its_time_is_over_and_says_how_much_it_was(model: Path, pictures: Path) -> None:
+    engine = ChatEngine.load(model, device="cpu")
+    own = all_fitted(read_folder(pictures, Topic("robot"), None), 32, 32)
+    asked = {"topic": Topic("robot"), "rehearse": True, "wishes": 9, "check": 5}
+    hurried = measure(engine, own, seconds=0.0, **asked)
+    assert (len(hurried.shown), hurried.numbers["wishes"], hurried.numbers["check"]) == (4, 4, 0)
+    assert hurried.storybook == {}
+    patient = measure(engine, own, **asked | {"check": 0})
+    assert (len(patient.shown), patient.numbers["wishes"]) == (9, 9)
+
+
+def test_a_run_in_a_hurry_measures_the_same_little_before_and_after(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    said = []
+    outcome = finetune(settings_of(model, pictures, tmp_path, wishes=9, minutes=1e-4), said.append)
+    assert len(outcome.before.shown) == len(outcome.after.shown) == 4
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "time was short: 4 of 9 requests were measured before and after" in report
+    assert any(line.startswith("a step takes about") for line in said)
+
+
+def test_a_report_of_a_run_that_taught_nothing_begins_with_it(finished) -> None:
+    outcome, _, _ = finished
+    before = {"drawn": 0.5, "named": 0.0, "recognised": 0.0, "own_image_loss": 0.236, "seconds": 1.0}
+
+    def reported(**after: float) -> list[str]:
+        changed = {"before": Measured(before), "after": Measured(before | after)}
+        return markdown(dataclasses.replace(outcome, **changed)).split("\n\n")
+
+    good = {"named": 0.95, "recognised": 0.93, "own_image_loss": 0.143}
+    assert reported(**good)[1].startswith("![own pictures")
+    for name, problem in (("named", "is named in 0 %"), ("recognised", "is recognised in 0 %"),
+                          ("own_image_loss", "are predicted no better (0.236 before, 0.236 after)")):  # fmt: skip
+        first = reported(**{key: value for key, value in good.items() if key != name})[1]
+        assert first.startswith("**IT HAS NOT LEARNT THIS: ") and problem in first
+        assert "60 steps teach next to nothing" in first
+
+
+def test_a_report_says_in_which_arithmetic_it_learnt(finished) -> None:
+    outcome, out, _ = finished
+    assert outcome.arithmetic == words_for(settled_autocast("auto", torch.device("cpu")))
+    assert f"minutes ({outcome.arithmetic}); measuring" in (out / "report.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

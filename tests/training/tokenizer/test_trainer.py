@@ -14,7 +14,6 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from training.cpu.quick_norm import quicken
 from training.loop import LoopSettings, make_optimizer, run
 from training.overrides import apply_overrides
 from training.tokenizer.reconstruction import ReconstructionLoss, ReconstructionWeights, detail_weights, edge_loss, psnr
@@ -131,22 +130,6 @@ def test_the_rate_warms_up_and_ends_at_its_final_share() -> None:
     assert loop.learning_rate_at(100) == pytest.approx(0.1)
     rates = [loop.learning_rate_at(step) for step in range(10, 100)]
     assert rates == sorted(rates, reverse=True)
-
-
-def test_the_quick_norm_has_the_gradients_of_the_built_in_one() -> None:
-    norm, quick = nn.GroupNorm(4, 16), quicken(nn.Sequential(nn.GroupNorm(4, 16)))
-    with torch.no_grad():
-        for parameter, other in zip(norm.parameters(), quick.parameters(), strict=True):
-            other.copy_(parameter.normal_())
-    x = torch.randn(2, 16, 16, 16).to(torch.bfloat16)
-    upstream = torch.randn(2, 16, 16, 16)
-    results = []
-    for module, values in ((norm, x.float()), (quick, x.clone())):
-        values = values.contiguous(memory_format=torch.channels_last).requires_grad_()
-        (module(values).float() * upstream).sum().backward()
-        results.append([values.grad.float(), *(parameter.grad for parameter in module.parameters())])
-    for expected, found in zip(*results, strict=True):
-        assert (expected - found).abs().max() < 0.02 * expected.abs().max()
 
 
 def test_every_measure_is_zero_for_equal_pictures_and_grows_with_the_error() -> None:

@@ -1,9 +1,9 @@
-"""The options that several commands share, each declared once, and what those about loading a model amount to."""
+"""The options that several commands share, each declared once."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -43,34 +43,3 @@ FaithfulnessOption = Annotated[
 KeepScalesOption = Annotated[
     int, typer.Option("--keep-scales", help="With --from PICTURE: so many coarse scales of it stay, the rest is new.")
 ]
-
-
-def loading(
-    device: str,
-    dtype: str,
-    quantize: str | None,
-    offload: bool,
-    adapters: list[Path] | None = None,
-    compiled: bool = False,
-) -> dict[str, Any]:
-    """Keyword arguments of `ChatEngine.load`, checked before the model is read. Whole weights on a CPU are packed."""
-    import torch
-
-    from vargpt.loading.adapters import read_card
-    from vargpt.loading.devices import resolve_device, resolve_dtype
-    from vargpt.loading.quantization import check_quantization
-
-    where = resolve_device(device)
-    exact = resolve_dtype(dtype, where) == torch.float32 and where.type == "cpu"
-    check_quantization(quantize, offload)
-    folders = [str(folder.resolve()) for folder in adapters or ()]
-    for folder in folders:
-        read_card(Path(folder))
-    partly = bool(quantize or offload or folders)
-    if compiled and partly:
-        raise ValueError("--compile takes whole weights: leave out --quantize, --offload and --adapter")
-    return {
-        "device": device, "dtype": dtype, "quantization": quantize, "offload": offload, "adapters": folders,
-        "packed": exact and not partly and not compiled,
-        **({"compiled": True} if compiled else {}),
-    }  # fmt: skip

@@ -24,6 +24,7 @@ from vargpt.pictures.album import file_stem, save_picture
 from vargpt.pictures.files import open_picture
 from vargpt.sampling import new_seed, parse_seed
 from vargpt.types import (
+    Artist,
     ChatEvent,
     ChatRequest,
     ImageFinished,
@@ -126,6 +127,19 @@ class Screen:
         width, height = self.console.width // columns - 2, (self.console.height - 2) // rows - 1
         blocks = [half_blocks(image, max(1, width), max(1, height)) for image in shown]
         self._live.update(Columns(blocks, padding=(0, 2)) if len(blocks) > 1 else blocks[0], refresh=True)
+
+
+def show_turn(artist: Artist, request: ChatRequest) -> TurnFinished:
+    """Streams one turn to the terminal."""
+    screen, last = Screen(Console(highlight=False)), None
+    try:
+        for event in artist.stream(request, previews=screen.console.is_terminal):
+            screen.show(event)
+            last = event
+    finally:
+        screen.close()
+    assert isinstance(last, TurnFinished)
+    return last
 
 
 class TerminalChat:

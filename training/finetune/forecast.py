@@ -16,7 +16,8 @@ import torch
 from training.autocast import settled_autocast
 from training.cpu.matmul_attention import use_matmul_attention
 from training.data import Conversations, MakeMessages
-from training.loop import pick_device, to_device
+from training.distributed import pick_device
+from training.loop import to_device
 from training.sft import SftSettings, make_losses
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor

@@ -33,13 +33,13 @@ from data_recipes.storybook.language.drawing_requests import phrase
 from data_recipes.storybook.language.wishes import sample_drawing, sample_page
 from data_recipes.storybook.samples import drawing, make_sample, text_corpus
 from training import vit_pretraining
+from training.averaged_weights import AveragedWeights
 from training.data import BatchSettings, MakeMessages
 from training.distributed import is_main, started_processes
 from training.loop import Finished, LoopSettings
 from training.overrides import apply_overrides
 from training.sft import SftSettings, train
 from training.stages import learn_only
-from training.state import AveragedWeights
 from training.tokenizer.trainer import TokenizerSettings, load_tokenizer, recipe_named
 from training.tokenizer.trainer import train as train_tokenizer
 from vargpt.assistant.model import VARGPT

@@ -1,8 +1,8 @@
 """Trains an image tokenizer on pages of the storybook, and exports it.
 
 In: a named recipe (`training/recipes/`). Out, in the run directory: `metrics.jsonl`, `evaluation.jsonl` (PSNR and use
-of the bits), `samples/` (originals above reconstructions above previews), `state.pt` and `tokenizer.safetensors`, the
-averaged weights with their configuration in the metadata.
+of the bits), `samples/` (originals above reconstructions above previews), `checkpoints/` and `tokenizer.safetensors`,
+the averaged weights with their configuration in the metadata.
 
     python -m training.tokenizer.trainer --recipe nano --run-dir runs/nano_tokenizer [--minutes 10] [--set loop.seed=1]
 """
@@ -33,7 +33,8 @@ from data_recipes.storybook.drawing.styles import apply_style
 from data_recipes.storybook.world.random_scenes import sample_colour, sample_scene
 from data_recipes.storybook.world.scene import PLACES, SIZES, Group, Scene
 from data_recipes.storybook.world.vocabulary import OBJECTS
-from training.loop import Finished, LoopSettings, run
+from training.distributed import join, rank, world_size
+from training.loop import Finished, LoopSettings, Sums, run
 from training.overrides import apply_overrides
 from training.tokenizer.reconstruction import ReconstructionLoss, ReconstructionWeights, psnr
 from vargpt.config import VargptImageTokenizerConfig
@@ -41,7 +42,7 @@ from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer, Reconstruction
 from vargpt.types import ImageLayout, ImageTokens
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+    from jaxtyping import Float, Int, UInt8
 
 logger = logging.getLogger(__name__)
 
@@ -118,14 +119,14 @@ def crowded_page(rng: random.Random, side: int) -> Image.Image:
 
 
 class Pages(Dataset):
-    """Pages by number, as uint8 "3 H W"."""
+    """Pages by number, with their number, as uint8 "3 H W"."""
 
     def __init__(self, draw_page: DrawPage, height: int, width: int, prefix: str) -> None:
         self.draw_page, self.height, self.width, self.prefix = draw_page, height, width, prefix
 
-    def __getitem__(self, index: int) -> UInt8[Tensor, "3 H W"]:
+    def __getitem__(self, index: int) -> tuple[int, UInt8[Tensor, "3 H W"]]:
         page = self.draw_page(f"{self.prefix}/{index}", self.height, self.width)
-        return torch.from_numpy(np.array(page)).permute(2, 0, 1).contiguous()
+        return index, torch.from_numpy(np.array(page)).permute(2, 0, 1).contiguous()
 
 
 def to_pixel_values(pictures: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
@@ -142,19 +143,31 @@ class TokenizerTrainer(nn.Module):
         self.tokenizer = MultiScaleBsqTokenizer(settings.network.config())
         self.reconstruction_loss = ReconstructionLoss(settings.weights)
 
-    def forward(self, pixel_values: Float[Tensor, "N 3 H W"], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """(loss, metrics) of one batch."""
-        stop_after = self.draw_stops(len(pixel_values), step).to(pixel_values.device)
+    def forward(
+        self, pixel_values: Float[Tensor, "N 3 H W"], places: Int[Tensor, " N"], step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(share of the batch's loss, sums for `report`) of the pictures at these places of the batch of a step.
+
+        Losses are means over pictures, so shares add up; but for the entropy of the bits used and the scale of the
+        perceptual loss, which are taken over the pictures of a micro-batch.
+        """
+        share = len(pixel_values) / self.settings.batch_size
+        stop_after = self.draw_stops(self.settings.batch_size, step).to(pixel_values.device)[places]
         rebuilt: Reconstruction = self.tokenizer(pixel_values, self.settings.layout, stop_after)
         loss, metrics = self.reconstruction_loss(rebuilt.pixel_values, pixel_values, step)
         whole = stop_after == self.settings.layout.num_scales
         metrics |= {
-            "psnr": psnr(rebuilt.pixel_values.detach().float()[whole], pixel_values[whole]).mean(),
             "commitment": rebuilt.commitment.detach(),
             "decided_entropy": rebuilt.decided_entropy.detach(),
             "used_entropy": rebuilt.used_entropy.detach(),
         }
-        return loss + rebuilt.loss, metrics
+        sums = {name: value * share for name, value in metrics.items()}
+        sums |= {
+            "psnr": psnr(rebuilt.pixel_values.detach().float()[whole], pixel_values[whole]).sum(),
+            "whole_pictures": whole.sum(),
+            "samples": whole.new_tensor(len(whole), dtype=torch.float32),
+        }
+        return (loss + rebuilt.loss) * share, sums
 
     def draw_stops(self, num_images: int, step: int) -> Tensor:
         """How many scales the decoder sees of each picture: mostly all, now and then a prefix. The first sees all."""
@@ -164,6 +177,13 @@ class TokenizerTrainer(nn.Module):
         whole = torch.rand(num_images, generator=generator) >= self.settings.prefix_rate
         whole[0] = True
         return torch.where(whole, num_scales, stops)
+
+
+def report(sums: Sums) -> dict[str, float]:
+    """The metrics of a batch; the PSNR is the mean of the pictures that the decoder saw all scales of, in dB."""
+    metrics = {name: float(value) for name, value in sums.items()}
+    metrics["psnr"] /= metrics.pop("whole_pictures")
+    return metrics
 
 
 @torch.no_grad()
@@ -218,21 +238,26 @@ def train(settings: TokenizerSettings, run_dir: Path, draw_page: DrawPage = stor
     """Runs (or continues) a recipe; see the module docstring for what it leaves in `run_dir`."""
     pages = Pages(draw_page, settings.height, settings.width, f"train/{settings.loop.seed}")
     held_out = Pages(draw_page, settings.height, settings.width, "evaluation")
-    evaluated = to_pixel_values(torch.stack([held_out[index] for index in range(NUM_EVALUATED)]))
+    evaluated = to_pixel_values(torch.stack([held_out[index][1] for index in range(NUM_EVALUATED)]))
+    device, count = join(settings.loop.device), world_size() * settings.loop.accumulation
+    if settings.batch_size < count:
+        raise ValueError(f"a batch of {settings.batch_size} pictures cannot be cut into {count} micro-batches")
     (run_dir / "samples").mkdir(parents=True, exist_ok=True)
 
-    def batches(start_step: int) -> Iterator[Tensor]:
-        order = range(start_step * settings.batch_size, settings.loop.total_steps * settings.batch_size)
-        return iter(
-            DataLoader(pages, settings.batch_size, sampler=order, num_workers=settings.num_workers, drop_last=True)
+    def batches(start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        micro_batches = (
+            range(step * settings.batch_size, (step + 1) * settings.batch_size)[part * world_size() + rank() :: count]
+            for step in range(start_step, settings.loop.total_steps)
+            for part in range(settings.loop.accumulation)
         )
+        return iter(DataLoader(pages, batch_sampler=micro_batches, num_workers=settings.num_workers))
 
-    def compute_loss(model: nn.Module, pictures: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        return model(to_pixel_values(pictures), step)
+    def losses(model: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, Sums]:
+        numbers, pictures = batch
+        return model(to_pixel_values(pictures), numbers - step * settings.batch_size, step)
 
     def on_sample(model: nn.Module, step: int) -> None:
         assert isinstance(model, TokenizerTrainer)
-        device = next(model.parameters()).device
         numbers, sheet = evaluate(model.tokenizer, evaluated.to(device), settings.layout)
         logger.info("step %d: PSNR %.2f dB, by scale %s", step, numbers["psnr"], numbers["psnr_by_scale"])
         sheet.save(run_dir / "samples" / f"step_{step:06d}.png")
@@ -241,7 +266,7 @@ def train(settings: TokenizerSettings, run_dir: Path, draw_page: DrawPage = stor
         save_tokenizer(model.tokenizer, run_dir / "tokenizer.safetensors")
 
     torch.manual_seed(settings.loop.seed)
-    return run(settings.loop, TokenizerTrainer(settings), compute_loss, batches, run_dir, on_sample)
+    return run(settings.loop, TokenizerTrainer(settings), losses, batches, run_dir, report, on_sample)
 
 
 def recipe_named(name: str) -> TokenizerSettings:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from training.checkpoints import TENSORS, checkpoint_of, stored_tensors
 from training.loop import LoopSettings, make_optimizer, run
 from training.overrides import apply_overrides
 from training.tokenizer.reconstruction import ReconstructionLoss, ReconstructionWeights, detail_weights, edge_loss, psnr
@@ -51,7 +53,11 @@ def tiny_settings(**loop: object) -> TokenizerSettings:
 
 
 def weights_in(run_dir: Path) -> dict[str, Tensor]:
-    return torch.load(run_dir / "state.pt", weights_only=False)["model"]
+    checkpoint = checkpoint_of(run_dir)
+    assert checkpoint is not None
+    stored = {name: torch.empty(about.size) for name, about in stored_tensors(checkpoint).items()}
+    dcp.load({TENSORS: stored}, checkpoint_id=checkpoint, no_dist=True)
+    return stored
 
 
 def test_a_run_in_two_pieces_ends_with_the_weights_of_a_run_in_one(tmp_path: Path) -> None:
@@ -187,3 +193,18 @@ def test_settings_change_by_name_and_an_unknown_name_is_answered_with_a_near_one
 
 def test_bytes_become_pixel_values_between_minus_one_and_one() -> None:
     torch.testing.assert_close(to_pixel_values(torch.tensor([0, 255], dtype=torch.uint8)), torch.tensor([-1.0, 1.0]))
+
+
+def test_a_batch_in_parts_teaches_a_tokenizer_what_the_whole_one_does(tmp_path: Path) -> None:
+    """But for what looks at all pictures that pass together: the entropy of the bits used, and the perceptual scale."""
+    settings = tiny_settings(ema_decay=0.0, autocast="none")
+    network = dataclasses.replace(settings.network, entropy_weight=0.0)
+    settings = dataclasses.replace(settings, network=network, weights=ReconstructionWeights(perceptual=0.0))
+    parts = dataclasses.replace(settings, loop=dataclasses.replace(settings.loop, accumulation=4))
+    train(settings, tmp_path / "whole", page)
+    train(parts, tmp_path / "parts", page)
+    lines = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()] for name in ("whole", "parts")]
+    for one, other in zip(*lines, strict=True):
+        for name in ("loss", "psnr", "grad_norm", "commitment"):
+            assert other[name] == pytest.approx(one[name], rel=1e-3), (one["step"], name)
+    assert lines[0][-1]["loss"] < 0.95 * lines[0][0]["loss"], "a curve that is flat proves nothing"

@@ -148,8 +148,8 @@ class TokenizerTrainer(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """(share of the batch's loss, sums for `report`) of the pictures at these places of the batch of a step.
 
-        Losses are means over pictures, so shares add up; but for the entropy of the bits used and the scale of the
-        perceptual loss, which are taken over the pictures of a micro-batch.
+        Losses are means over pictures, so shares add up; but for the entropy of the bits used and the weights of
+        detail, which are taken over the pictures of a micro-batch.
         """
         share = len(pixel_values) / self.settings.batch_size
         stop_after = self.draw_stops(self.settings.batch_size, step).to(pixel_values.device)[places]

@@ -196,10 +196,10 @@ def test_bytes_become_pixel_values_between_minus_one_and_one() -> None:
 
 
 def test_a_batch_in_parts_teaches_a_tokenizer_what_the_whole_one_does(tmp_path: Path) -> None:
-    """But for what looks at all pictures that pass together: the entropy of the bits used, and the perceptual scale."""
+    """But for what looks at all pictures that pass together: the entropy of the bits used, and weights of detail."""
     settings = tiny_settings(ema_decay=0.0, autocast="none")
     network = dataclasses.replace(settings.network, entropy_weight=0.0)
-    settings = dataclasses.replace(settings, network=network, weights=ReconstructionWeights(perceptual=0.0))
+    settings = dataclasses.replace(settings, network=network, weights=ReconstructionWeights(detail=0.0))
     parts = dataclasses.replace(settings, loop=dataclasses.replace(settings.loop, accumulation=4))
     train(settings, tmp_path / "whole", page)
     train(parts, tmp_path / "parts", page)

@@ -1,8 +1,8 @@
-"""The seam of the data recipes: a card that says what a set is, and rows that any set can be read as.
+"""What every public data set is read as: a `DataSet` card with its licence, and `SourceRow`s in one common form.
 
-In: a folder on disk or the id of a set on the Hugging Face hub. Out: an iterator of `Row`s, whose pictures are still
-closed, so that a broken one can be skipped and named. Every module of a data set has a `CARD` and a function
-`read(source) -> Iterator[Row]` (the protocol `Recipe`); `catalogue.py` lists them.
+In: a folder on disk or the id of a set on the Hugging Face hub. Out: an iterator of `SourceRow`s, whose pictures are
+not decoded yet, so that a broken one can be skipped and named. Every module of a data set has a `CARD` and a function
+`read(source) -> Iterator[SourceRow]` (the protocol `Recipe`); `catalogue.py` lists them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ class DataSet:
     commercial: Commercial
     commercial_reason: str
     size: str
-    used_by: str  # which paper, for what
     stage: str  # which training stage of ours it feeds
     files: str  # what `--source DIR` must hold
 
@@ -56,7 +55,7 @@ class BrokenImage(ValueError):
 
 
 @dataclass(frozen=True)
-class Picture:
+class ClosedPicture:
     """A picture that is still closed. `name` is what a report calls it: a path below the source, or archive/member."""
 
     name: str
@@ -83,8 +82,9 @@ def decode(data: bytes, name: str = "picture") -> tuple[PIL.Image.Image, str]:
         BrokenImage: the bytes are no picture, or a damaged one.
     """
     try:
-        with PIL.Image.open(io.BytesIO(data)) as image:
-            image_format = image.format or "?"
+        with PIL.Image.open(io.BytesIO(data)) as file:
+            image: PIL.Image.Image = file
+            image_format = file.format or "?"
             # What is transparent becomes white: dropping alpha would show whatever colours were left below it.
             if image.has_transparency_data:
                 layers = image.convert("RGBA")
@@ -101,7 +101,7 @@ def decode(data: bytes, name: str = "picture") -> tuple[PIL.Image.Image, str]:
 
 
 @dataclass(frozen=True)
-class Turn:
+class PublishedTurn:
     """One message in the published form: `<image>` stands where a picture is seen, `<image_gen>` where one is drawn."""
 
     role: Role
@@ -109,7 +109,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Row:
+class SourceRow:
     """One row of a set, pictures closed.
 
     A conversation or an edit has `turns`. A text-to-image pair has `captions` (of any lengths; which is used, and in
@@ -118,8 +118,8 @@ class Row:
     """
 
     id: str  # unique in the set, the same in every run: what is random is keyed by it
-    pictures: tuple[Picture, ...] = ()  # in the order of their placeholders
-    turns: tuple[Turn, ...] = ()
+    pictures: tuple[ClosedPicture, ...] = ()  # in the order of their placeholders
+    turns: tuple[PublishedTurn, ...] = ()
     captions: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)  # columns that filters read: "aesthetic", "watermark"
 
@@ -129,7 +129,7 @@ class Recipe(Protocol):
 
     CARD: DataSet
 
-    def read(self, source: str) -> Iterator[Row]:
+    def read(self, source: str) -> Iterator[SourceRow]:
         """All rows, in an order that is the same in every run.
 
         Args:
@@ -137,12 +137,12 @@ class Recipe(Protocol):
         """
 
 
-def placeholders(turns: Sequence[Turn]) -> list[str]:
+def placeholders(turns: Sequence[PublishedTurn]) -> list[str]:
     """All placeholders of a conversation, in order."""
     return [found for turn in turns for found in PLACEHOLDER.findall(turn.content)]
 
 
-def misplaced(turns: Sequence[Turn], num_pictures: int) -> str | None:
+def misplaced(turns: Sequence[PublishedTurn], num_pictures: int) -> str | None:
     """What is wrong with a conversation, or None: as many placeholders as pictures, each where it can be."""
     found = placeholders(turns)
     if len(found) != num_pictures:
@@ -154,7 +154,7 @@ def misplaced(turns: Sequence[Turn], num_pictures: int) -> str | None:
     return None
 
 
-def to_messages(turns: Sequence[Turn], images: Sequence[PIL.Image.Image]) -> tuple[Message, ...]:
+def to_messages(turns: Sequence[PublishedTurn], images: Sequence[PIL.Image.Image]) -> tuple[Message, ...]:
     """Turns with placeholders, and the pictures in their order, as messages of the model."""
     from vargpt.types import Message  # here, because it imports torch, and a build needs none
 

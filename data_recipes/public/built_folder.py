@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_recipes.public.base import Turn, decode, to_messages
+from data_recipes.public.base import PublishedTurn, decode, to_messages
 from data_recipes.public.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Built(Sequence["tuple[Message, ...]"]):
             BrokenImage: a picture was damaged or removed after the build.
         """
         row = self.row(number)
-        turns = [Turn(message["role"], message["content"]) for message in row["messages"]]
+        turns = [PublishedTurn(message["role"], message["content"]) for message in row["messages"]]
         images = [decode((self.folder / path).read_bytes(), path)[0] for path in row["images"]]
         return to_messages(turns, images)
 

@@ -11,12 +11,12 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
-from data_recipes.public.base import DRAWN, Picture, Row, decode, placeholders
+from data_recipes.public.base import DRAWN, ClosedPicture, SourceRow, decode, placeholders
 
 Scorer = Callable[[Image.Image], float]
 
@@ -31,7 +31,7 @@ class OpenedPicture:
     image_format: str
 
     @classmethod
-    def of(cls, picture: Picture) -> OpenedPicture:
+    def of(cls, picture: ClosedPicture) -> OpenedPicture:
         """The picture, decoded to the last pixel.
 
         Raises:
@@ -49,7 +49,7 @@ class OpenedPicture:
 class Opened:
     """A row with its pictures open."""
 
-    row: Row
+    row: SourceRow
     pictures: tuple[OpenedPicture, ...]
 
     @property
@@ -62,13 +62,16 @@ class Opened:
 
 
 class Filter(Protocol):
-    """Whether a row stays. `name` is what the counts call it."""
+    """Whether a row stays."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Its name in the counts of the manifest."""
 
     def keeps(self, opened: Opened) -> bool: ...
 
 
+@runtime_checkable
 class RememberingFilter(Filter, Protocol):
     """A filter that compares a row with those kept before it."""
 
@@ -100,7 +103,7 @@ class Aspect:
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreFilter:
     """A score of the set's own table, or of a function, is high enough (or low enough).
 
     A row without the score is asked of `scorer`, which judges the pictures that are drawn, or all if none is.
@@ -194,9 +197,9 @@ def difference_hash(image: Image.Image) -> int:
 FILTERS: dict[str, Callable[[float, Scorer | None], Filter]] = {  # name=value of the command line
     "short_side": lambda value, scorer: ShortSide(value),
     "aspect": lambda value, scorer: Aspect(value),
-    "aesthetic": lambda value, scorer: Score("aesthetic", value, scorer=scorer),
-    "watermark": lambda value, scorer: Score("watermark", value, at_least=False),
-    "score": lambda value, scorer: Score("score", value, scorer=scorer),
+    "aesthetic": lambda value, scorer: ScoreFilter("aesthetic", value, scorer=scorer),
+    "watermark": lambda value, scorer: ScoreFilter("watermark", value, at_least=False),
+    "score": lambda value, scorer: ScoreFilter("score", value, scorer=scorer),
     "duplicates": lambda value, scorer: ExactDuplicates(),
     "similar": lambda value, scorer: SimilarPictures(int(value)),
 }
@@ -223,4 +226,4 @@ def parse_filters(specs: Sequence[str], scorer: Scorer | None = None) -> list[Fi
         filters.append(FILTERS[name](number, scorer))
     if scorer is not None and not {one.name for one in filters} & {"aesthetic", "score"}:
         raise ValueError("a scorer needs a filter that asks it: --filter aesthetic=5, or --filter score=0.3")
-    return sorted(filters, key=lambda one: hasattr(one, "remember"))
+    return sorted(filters, key=lambda one: isinstance(one, RememberingFilter))

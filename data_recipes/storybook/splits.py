@@ -44,7 +44,7 @@ def colour_is_held_out(colour: str | None, kind: str) -> bool:
 
 @cache
 def background_is_held_out(background: str, kind: str) -> bool:
-    """True for 2 % of (background, kind); never for the plain page."""
+    """True for 2 % of (background, kind); never for the plain picture."""
     return background != "plain" and hash_share(f"background|{background}|{kind}") < BACKGROUND_SHARE
 
 

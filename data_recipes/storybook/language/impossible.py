@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
+from data_recipes.storybook.language.drawing_prompts import COLOUR_NAMES, KINDS
 from data_recipes.storybook.language.edits import FAMILIES, TO_PLACE
 from data_recipes.storybook.language.questions import all_groups_of, kinds_of
-from data_recipes.storybook.language.wishes import COLOUR_NAMES, KINDS
 from data_recipes.storybook.language.wording import (
     USER_PLACES,
     article,
@@ -23,7 +23,7 @@ from data_recipes.storybook.world.vocabulary import OBJECTS
 
 
 def impossible_edit(rng: random.Random, scene: Scene, split: Split = "train") -> tuple[str, str]:
-    """An instruction that this page cannot follow, and the honest reply."""
+    """An instruction that this picture cannot follow, and the honest reply."""
     makers = (_wrong_colour, _at_the_limit, _absent)
     first = rng.randrange(3)
     for maker in (*makers[first:], _absent):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from data_recipes.mixtures import Mixture, Part
-from data_recipes.public.base import Row
+from data_recipes.public.base import SourceRow
 from data_recipes.public.build import main
 from data_recipes.public.built_folder import Built
 from data_recipes.public.catalogue import DATA_SETS
@@ -306,6 +306,6 @@ def test_training_reads_a_mixture_of_built_sets_and_drawn_ones(tmp_path: Path) -
 def test_a_row_whose_caption_holds_a_placeholder_is_malformed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from data_recipes.public.sets import imagenet
 
-    row = Row(id="1", pictures=(), captions=("an <image> of a fox",))
+    row = SourceRow(id="1", pictures=(), captions=("an <image> of a fox",))
     monkeypatch.setattr(imagenet, "read", lambda source: iter([row]))
     assert built("imagenet", tmp_path).manifest.dropped == {"malformed": 1}

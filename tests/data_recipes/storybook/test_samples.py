@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 from PIL import Image
 
-from data_recipes.storybook import samples
+from data_recipes.storybook import samples, script_messages
 from data_recipes.storybook.drawing.render import render
 from data_recipes.storybook.language.captions import parse_canonical
 from data_recipes.storybook.samples import MAKERS, MIXTURE, TOLD, make_sample, text_corpus
@@ -45,7 +45,8 @@ def test_training_shows_no_held_out_page_and_no_held_out_wording(monkeypatch: py
         return blank
 
     monkeypatch.setattr(Phrases, "choose", recorded_choose)
-    monkeypatch.setattr(samples, "render", recorded_render)
+    for module in (samples, script_messages):
+        monkeypatch.setattr(module, "render", recorded_render)
     for sample_id in range(3000):
         make_sample(sample_id)
     assert len(shown) > 3000
@@ -97,5 +98,5 @@ def test_the_corpus_is_reproducible_and_holds_both_sides() -> None:
 def test_a_page_that_is_told_is_asked_about_without_a_picture() -> None:
     for sample_id in range(40):
         first, *later = make_sample(sample_id, mixture={"told": 1.0}).messages
-        assert any(first.text.startswith(opening.removesuffix("{page}")) for opening in TOLD)
+        assert any(first.text.startswith(opening.removesuffix("{picture}")) for opening in TOLD)
         assert not any(message.images for message in (first, *later))

@@ -21,7 +21,7 @@ LADDERS: dict[str, tuple[set[str], ...]] = {
         {"assistant", "text_to_image"}, {"loading"}, {"published"}, {"presets", "testing"}, {"chat"}, {"evaluation"},
         {"benchmarks", "serving"}, {"commands"},
     ),
-    "data_recipes": ({"storybook", "public", "mixtures"},),
+    "data_recipes": ({"mixtures"}, {"storybook", "public"}),
     "data_recipes.storybook": (
         {"world"}, {"drawing", "splits"}, {"language"}, {"script_messages"}, {"judging"}, {"samples", "cells"},
     ),

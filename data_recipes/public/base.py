@@ -31,7 +31,7 @@ Kind = Literal["understanding", "text_to_image", "editing", "prompts", "labels"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """What one must know of a set before using it. `commercial` is our reading of the licence, not legal advice."""
+    """Licence, size, source and purpose of a data set. `commercial` is our reading of the licence, not legal advice."""
 
     name: str  # as `--data-set` takes it
     title: str
@@ -56,7 +56,7 @@ class BrokenImage(ValueError):
 
 @dataclass(frozen=True)
 class ClosedPicture:
-    """A picture that is still closed. `name` is what a report calls it: a path below the source, or archive/member."""
+    """A picture that is read only when it is needed. `name` identifies it in reports: a path, or archive/member."""
 
     name: str
     read: Callable[[], bytes]
@@ -110,7 +110,7 @@ class PublishedTurn:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One row of a set, pictures closed.
+    """One row of a set, its pictures not read yet.
 
     A conversation or an edit has `turns`. A text-to-image pair has `captions` (of any lengths; which is used, and in
     what words, is decided when a set is built) and one picture, which has no caption yet in some sets. A prompt has
@@ -125,7 +125,7 @@ class SourceRow:
 
 
 class Recipe(Protocol):
-    """What a module of a data set has."""
+    """The two names that every module of a data set defines."""
 
     CARD: DataSet
 
@@ -143,7 +143,7 @@ def placeholders(turns: Sequence[PublishedTurn]) -> list[str]:
 
 
 def misplaced(turns: Sequence[PublishedTurn], num_pictures: int) -> str | None:
-    """What is wrong with a conversation, or None: as many placeholders as pictures, each where it can be."""
+    """Why the placeholders of a conversation do not fit its pictures or their roles; None = they fit."""
     found = placeholders(turns)
     if len(found) != num_pictures:
         return f"{len(found)} placeholders for {num_pictures} pictures"

@@ -1,4 +1,4 @@
-"""Captions become conversations: which caption, in what words, and where new ones come from.
+"""How a captioned picture becomes a conversation: the choice and wording of captions, and models that write new ones.
 
 Everything random is keyed by the id of the row, so that the same row gives the same words on every machine, whatever
 came before it.
@@ -65,14 +65,14 @@ def request_turn(captions: Sequence[str], row_id: str, long_share: float = 0.5, 
 
 
 def as_phrase(caption: str) -> str:
-    """A caption that can stand in a sentence: without its full stop, its first word small if it is no name."""
+    """A caption that can stand in a sentence: without its full stop, an article in lower case."""
     caption = caption.strip().removesuffix(".")
     first, _, rest = caption.partition(" ")
     return f"{first.lower()} {rest}" if first in ARTICLES and rest else caption
 
 
 def as_sentence(caption: str) -> str:
-    """A caption that can stand alone."""
+    """The caption with a capital letter and a full stop."""
     caption = caption.strip()
     return caption[:1].upper() + caption[1:] + ("" if caption[-1:] in ".!?" else ".")
 
@@ -90,7 +90,7 @@ class TransformersCaptioner:
         self.describe = pipeline("image-text-to-text", model=model, device=device)
 
     def __call__(self, image: Image) -> str:
-        """One description."""
+        """The description of one picture."""
         parts = [{"type": "image", "image": image}, {"type": "text", "text": self.prompt}]
         answer = self.describe(
             text=[{"role": "user", "content": parts}],

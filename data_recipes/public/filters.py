@@ -1,4 +1,4 @@
-"""What a built set leaves out: small, oblong, ugly or watermarked pictures, and what was there before.
+"""Filters of a build: size, shape, scores and duplicates.
 
 A filter sees an `Opened` row: its decoded pictures, its words and its scores. Those that must remember what was kept
 give every kept row a `key`, which is written into the row: a build that is taken up again reads the keys back.
@@ -47,14 +47,14 @@ class OpenedPicture:
 
 @dataclass(frozen=True)
 class Opened:
-    """A row with its pictures open."""
+    """A row with its pictures decoded."""
 
     row: SourceRow
     pictures: tuple[OpenedPicture, ...]
 
     @property
     def drawn(self) -> tuple[OpenedPicture, ...]:
-        """The pictures that the assistant draws: that of a pair, or where turns say so."""
+        """The pictures that the assistant draws: the one of a caption, or those at `<image_gen>` in turns."""
         if not self.row.turns:
             return self.pictures
         found = placeholders(self.row.turns)
@@ -62,7 +62,7 @@ class Opened:
 
 
 class Filter(Protocol):
-    """Whether a row stays."""
+    """A rule that keeps or drops a row."""
 
     @property
     def name(self) -> str:
@@ -93,7 +93,7 @@ class ShortSide:
 
 @dataclass(frozen=True)
 class Aspect:
-    """No picture is more than so many times as long as it is short: 2 keeps 2:1 and 1:2."""
+    """The long side of every picture is at most so many times the short side: 2 keeps 2:1 and 1:2."""
 
     maximum: float
     name: str = "aspect"
@@ -189,7 +189,7 @@ class SimilarPictures:
 
 
 def difference_hash(image: Image.Image) -> int:
-    """64 bits that hardly change when a picture is scaled or compressed: where it gets brighter rightwards."""
+    """64 bits that hardly change when a picture is scaled or compressed: where brightness increases to the right."""
     grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
     return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
 

@@ -1,4 +1,4 @@
-"""The build itself: rows of a recipe, shard by shard, into a folder of rows, pictures and a manifest (see manifest.py).
+"""The build: rows of a data set, shard by shard, into a folder of rows, pictures and a manifest (see manifest.py).
 
 Every shard stands for one stretch of the source, so that the manifest alone tells where to go on: the same call again
 takes up a build that was stopped, and ends with the same bytes as one that was not.
@@ -27,7 +27,7 @@ SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp"}  # wr
 
 @dataclass
 class Shard:
-    """What became of one stretch of the source."""
+    """The result of one stretch of the source: rows kept, rows skipped, counts."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Shard:
 def build(
     settings: BuildSettings, out: Path, captioner: Captioner | None = None, scorer: Scorer | None = None
 ) -> Iterator[Manifest]:
-    """Build a folder, or go on with it; yields the manifest at the start and after every shard.
+    """Build a folder, or resume its build; yields the manifest at the start and after every shard.
 
     Args:
         settings: what to build. `settings.captioner` and `.scorer` only name the functions, so that the manifest knows.
@@ -97,7 +97,7 @@ def build_shard(
 
 
 def unusable(row: SourceRow) -> str | None:
-    """What is wrong with a row before its pictures are opened, or None."""
+    """Why a row cannot be used, as far as its text shows; None = it can."""
     if row.turns:
         unknown = {turn.role for turn in row.turns} - {"system", "user", "assistant"}
         return f"unknown role {sorted(unknown)[0]!r}" if unknown else misplaced(row.turns, len(row.pictures))
@@ -163,7 +163,7 @@ def write_picture(picture: OpenedPicture, out: Path) -> str:
 
 
 def remember_kept(filters: Sequence[Filter], out: Path, manifest: Manifest) -> None:
-    """Tell the filters what the finished shards have kept."""
+    """Give the filters that compare with earlier rows the keys of the finished shards."""
     remembering = [one for one in filters if isinstance(one, RememberingFilter)]
     for shard in manifest.shards if remembering else ():
         for line in (out / shard["rows"]).read_bytes().splitlines():

@@ -1,4 +1,4 @@
-"""Where rows lie: JSON and JSON Lines, tables (parquet, CSV, the hub), WebDataset archives, and links.
+"""Readers of the formats that sets are published in: JSON, JSON Lines, tables (parquet, CSV, the hub), archives, links.
 
 Nothing is downloaded or held in memory as a whole; all orders are fixed. `datasets` is needed for parquet and the hub.
 """

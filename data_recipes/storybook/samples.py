@@ -102,7 +102,7 @@ def _ask(rng: random.Random, split: Split, resolution: int) -> list[Message]:
 
 
 def _told(rng: random.Random, split: Split, resolution: int) -> list[Message]:
-    """Questions on a picture that was told in words: what follows from what is learnt without looking."""
+    """Questions about a picture that is only described in words, answered without seeing it."""
     scene = sample_upload(rng, split)
     messages: list[Message] = []
     opening = rng.choice(TOLD).format(picture=canonical(scene))

@@ -1,4 +1,4 @@
-"""What training never sees: held-out pairs of things, colours of things, backgrounds of things, and ways of saying it.
+"""The train and held-out splits: which pairs, colours, backgrounds and wordings training never sees.
 
 Every decision is a hash of names, so that it is the same on every machine and does not move when the vocabulary grows.
 """

@@ -51,7 +51,7 @@ def rows(source: str) -> Iterator[SourceRow]:
 
 
 def to_row(row: dict[str, Any], number: int) -> SourceRow:
-    """The number makes ids unique: several questions about one picture share the set's own id."""
+    """One row, with an id made unique by `number`: questions about one picture share the set's own id."""
     row_id = f"{row.get('data_source') or 'onevision'}/{row['id']}-{number}"
     cell = row.get("image")
     pictures = (picture_of(cell, cell.get("path") or row_id),) if cell else ()

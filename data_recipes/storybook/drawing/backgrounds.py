@@ -13,7 +13,7 @@ _Colour = tuple[int, int, int]
 
 
 class _Canvas:
-    """A canvas in units of the 64 px picture."""
+    """Pillow's pen with lengths in units of a 64 px picture."""
 
     def __init__(self, resolution: int, colour: _Colour) -> None:
         side = resolution * SUPERSAMPLING

@@ -69,7 +69,7 @@ def free(rng: random.Random, scene: Scene, split: Split = "train") -> str:
 
 
 def in_reading_order(scene: Scene) -> Scene:
-    """The same picture with its groups from top left to bottom right: the order a reader of the picture can know."""
+    """The same picture with its groups from top left to bottom right: the only order that a picture shows."""
     return replace(scene, groups=tuple(sorted(scene.groups, key=lambda group: PLACES.index(group.place))))
 
 

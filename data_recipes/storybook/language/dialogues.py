@@ -1,4 +1,4 @@
-"""Dialogues: draw, look, change, ask, draw again, chat; everything refers to the picture that was seen last."""
+"""Dialogues that mix drawing, questions, edits and talk; each turn refers to the picture that was seen last."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_dialogue(rng: random.Random, split: Split = "train", num_turns: int | N
 
 
 def next_turns(rng: random.Random, split: Split, turns: list[ScriptedTurn]) -> list[ScriptedTurn]:
-    """What may follow: one turn, or two where an offer is answered."""
+    """One random turn that may follow, or two where an offer is answered."""
     scene, recent = current_scene(turns)
     if scene is None:
         return [_upload(rng, split)] if rng.random() < 0.27 else [_draw(rng, split)]

@@ -1,4 +1,4 @@
-"""How people ask for a picture: many ways to say the same prompt, with gaps, digits, synonyms and careless typing."""
+"""Wordings of a `DrawingPrompt` as users type it: many templates, digits, synonyms and careless typing."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def phrase(rng: random.Random, prompt: DrawingPrompt, split: Split = "train") ->
 
 
 def open_request(rng: random.Random, split: Split = "train") -> tuple[str, Scene]:
-    """A request that leaves the choice to the painter, and one picture that answers it."""
+    """A request that names a category or nothing at all, and one scene that answers it."""
     while True:
         if rng.random() < 0.35:
             text, kind = SURPRISES.choose(rng, split), rng.choice(KINDS)

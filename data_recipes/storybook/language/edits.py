@@ -108,7 +108,7 @@ def _target(rng: random.Random, scene: Scene, saying: Saying) -> tuple[int, Grou
 
 
 def _new_thing(rng: random.Random, scene: Scene, split: Split, count: int = 1) -> tuple[Group, str]:
-    """A kind that is not on the picture yet, and how it is named with its adjectives."""
+    """A kind that is not in the picture yet, and how it is named with its adjectives."""
     kind = rng.choice([kind for kind in rng.sample(KINDS, 4) if all(kind != g.kind for g in scene.groups)])
     thing = OBJECTS[kind]
     colour, said = thing.colour if thing.recolourable else None, ""

@@ -1,4 +1,4 @@
-"""Changes that cannot be made: the thing is not there, its colours are its own, or it is as big or small as it gets."""
+"""Edits that cannot be made: the thing is absent, cannot be recoloured, or has its largest or smallest size already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions about a picture, with short canonical answers and the key that a right answer must hold.
+"""Questions about a picture, with short canonical answers and the key words that a right answer contains.
 
 Every question is answered from the scene alone. Colours are asked only where the style shows them. Where an answer
 follows from what is seen, what is seen comes first ("The owl is large and the ring is small, so the owl is bigger."):
@@ -111,7 +111,7 @@ def _question(rng: random.Random, split: Split, kind: str, answer: str, key: tup
     return Question(kind, rough(rng, text), answer, key)
 
 
-def _on_the_page(scene: Scene) -> str:
+def _in_the_picture(scene: Scene) -> str:
     """ "a fox and two cars": what stands there, equal kinds together."""
     counts: dict[str, int] = {}
     for group in scene.groups:
@@ -125,7 +125,7 @@ def _present(total: int, names: tuple[str, str]) -> str:
 
 
 def _missing(scene: Scene, name: str) -> str:
-    return f"There is no {name}, but {_on_the_page(scene)}."
+    return f"There is no {name}, but {_in_the_picture(scene)}."
 
 
 def _single_reference(rng: random.Random, scene: Scene, group: Group, it: float = 0.25) -> dict[str, str]:
@@ -186,7 +186,7 @@ def _position(rng: random.Random, scene: Scene, split: Split) -> Question | None
 
 
 def _absent(rng: random.Random, scene: Scene, split: Split) -> Question | None:
-    """Asks after a thing that is not there, as if it were."""
+    """A question about a thing that is absent, worded as if it were there."""
     kind = _other_kind(rng, scene)
     family = rng.choice(("position", "size", "colour"))
     template = FAMILIES[family].choose(rng, split)
@@ -333,7 +333,7 @@ def which(rng: random.Random, scene: Scene, split: Split = "train") -> Question:
 
 
 def describe(rng: random.Random, scene: Scene, split: Split = "train", kind: str = "description") -> Question:
-    """A prompt for a description; its key is the whole sentence."""
+    """A request for a description; its key is the whole sentence."""
     answer = {"description": canonical, "short description": short, "long description": long}[kind](scene)
     return _question(rng, split, kind, answer, (answer,))
 

@@ -1,4 +1,4 @@
-"""Talk without a picture: greetings, what nano is and can, what it cannot draw, what it cannot do. Honest and short."""
+"""Conversation without pictures: greetings, questions about what nano can do, and requests that it must refuse."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def unknown_thing(rng: random.Random, split: Split) -> str:
 
 
 def refusal(rng: random.Random, split: Split = "train") -> list[ScriptedTurn]:
-    """A prompt that cannot be met, an honest offer, and at times the answer to the offer."""
+    """A request that cannot be met, a reply that offers something else, and at times the user's answer."""
     maker = rng.choices((_unknown, _too_many, _wrong_colour, _too_full), (0.7, 0.1, 0.12, 0.08))[0]
     prompt, turn = maker(rng, split)
     if rng.random() < 0.45:

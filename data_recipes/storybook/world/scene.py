@@ -1,4 +1,4 @@
-"""A scene: what is on one picture of the storybook, fully described by a few names.
+"""A scene: the complete description of one storybook picture by a few names.
 
 A scene is a background, a style and one to three groups of equal things, each group at its own place. Everything that
 can be seen follows from these names alone (there is no hidden randomness), so that a caption can determine a picture

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from data_recipes.public.catalogue import DATA_SETS
 from data_recipes.public.manifest import BuildSettings, Manifest
 from data_recipes.public.shards import build
 from tests.data_recipes.public import miniatures
+from tests.data_recipes.public.miniatures import built
 
 ROOT = Path(__file__).parents[3]
 
@@ -28,15 +28,6 @@ ROOT = Path(__file__).parents[3]
 def describe(image: Image.Image) -> str:
     """A captioner whose words depend on the picture."""
     return f"A blur of {image.resize((1, 1)).getpixel((0, 0))}."
-
-
-def built(name: str, folder: Path, describe: Callable | None = None, **settings) -> Built:
-    if not (folder / "source").exists():
-        miniatures.write[name](folder / "source")
-    settings = BuildSettings(data_set=name, source=str(folder / "source"), **settings)
-    for _ in build(settings, folder / "out", describe):
-        pass
-    return Built(folder / "out")
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -1,6 +1,6 @@
 """The manifest of a built folder: its source and licence, settings, counts, and the hash of every file of rows.
 
-    OUT/manifest.json            this page
+    OUT/manifest.json            this manifest
     OUT/rows/00000.jsonl         the rows kept of the first `shard_size` rows of the source, in the published form
     OUT/skipped/00000.jsonl      the rows of them that could not be used, by name: broken pictures, malformed rows
     OUT/images/3f/3fa9...c1.jpg  pictures, named by the SHA-256 of their bytes, so that one file serves all its rows

@@ -49,7 +49,7 @@ def cell_labels(scene: Scene, resolution: int = 64, cells: int = 8) -> dict[str,
         ValueError: an impossible scene, or a picture that does not fall into so many cells.
     """
     if resolution % cells:
-        raise ValueError(f"a page of {resolution} px does not fall into {cells} x {cells} cells")
+        raise ValueError(f"a picture of {resolution} px does not fall into {cells} x {cells} cells")
     labels = {name: np.zeros((cells, cells), dtype=np.int64) for name in CLASSES}
     labels["background"][:] = _NUMBER["background"][scene.background]
     labels["style"][:] = _NUMBER["style"][scene.style]

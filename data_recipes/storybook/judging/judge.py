@@ -96,7 +96,7 @@ class Judge:
     def __init__(self, resolution: int = 64) -> None:
         """Pictures of `resolution` px are expected; others are refused by `detect`. Reading happens at 64 px."""
         if resolution < PICTURE_SIDE or resolution % PICTURE_SIDE:
-            raise ValueError(f"the judge reads pages of a multiple of {PICTURE_SIDE} px, got {resolution}")
+            raise ValueError(f"the judge reads pictures of a multiple of {PICTURE_SIDE} px, got {resolution}")
         self.resolution = resolution
         self._banks: dict[str, Bank] = {}
 

@@ -30,7 +30,7 @@ def impossible_edit(rng: random.Random, scene: Scene, split: Split = "train") ->
         made = maker(rng, scene, split)
         if made is not None:
             return rough(rng, made[0]), made[1]
-    raise AssertionError("there is always something that is not on the page")
+    raise AssertionError("there is always something that is not in the picture")
 
 
 def _absent(rng: random.Random, scene: Scene, split: Split) -> tuple[str, str] | None:

@@ -103,7 +103,7 @@ def _check_group(group: Group, alone: bool) -> None:
     if group.count > 1 and alone:
         if group.place != "center" or group.size == "large":
             raise ValueError(
-                f"{group.count} things alone on the page are small or medium, at the place 'center', "
+                f"{group.count} things alone in a picture are small or medium, at the place 'center', "
                 f"got {group.size} at {group.place!r}"
             )
     elif group.count > 1 and (

@@ -17,7 +17,7 @@ PACKAGES = ("vargpt", "training", "data_recipes", "chat_ui", "benchmarks")
 # Low to high, by the names of files and folders; rooms on one rung are siblings and never import one another.
 LADDERS: dict[str, tuple[set[str], ...]] = {
     "vargpt": (
-        {"types", "cpu"}, {"sampling", "packing"}, {"config"}, {"pictures"}, {"tokenizers", "generators"},
+        {"types", "cpu"}, {"sampling"}, {"config"}, {"pictures"}, {"tokenizers", "generators"},
         {"assistant", "text_to_image"}, {"loading"}, {"published"}, {"presets", "testing"}, {"chat"}, {"evaluation"},
         {"benchmarks", "serving"}, {"commands"},
     ),

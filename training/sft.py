@@ -30,7 +30,7 @@ from training.distributed import join, rank, sharded_copy, world_size
 from training.loop import Finished, LoopSettings, Losses, OnSample, Sums, run
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor
-from vargpt.assistant.sequence import Condition
+from vargpt.assistant.sequence import Visibility
 from vargpt.assistant.vision import patchify
 from vargpt.tokenizers.bit_correction import BitFlip, draw_flips
 from vargpt.types import ImageLayout
@@ -94,10 +94,10 @@ class SftSettings:
 
 
 def draw_conditions(count: int, settings: SftSettings, generator: torch.Generator) -> Tensor:
-    """A `Condition` per drawn picture."""
+    """A `Visibility` per drawn picture."""
     chance = torch.rand(count, generator=generator)
     bounds = torch.tensor([settings.null_rate, settings.no_text_rate, settings.no_image_rate]).cumsum(0)
-    table = torch.tensor([Condition.NULL, Condition.IMAGE_ONLY, Condition.TEXT_ONLY, Condition.FULL])
+    table = torch.tensor([Visibility.NULL, Visibility.IMAGE_ONLY, Visibility.TEXT_ONLY, Visibility.FULL])
     return table[torch.bucketize(chance, bounds, right=True)]
 
 
@@ -148,9 +148,9 @@ class PictureInputs:
         return inputs
 
     def conditions(self, dice: Sequence[torch.Generator], apart: Sequence[bool]) -> Tensor:
-        """A `Condition` per drawn picture."""
+        """A `Visibility` per drawn picture."""
         drawn = torch.cat([draw_conditions(1, self.settings, one) for one in dice])
-        return drawn.masked_fill(torch.tensor(apart), int(Condition.FULL))
+        return drawn.masked_fill(torch.tensor(apart), int(Visibility.FULL))
 
     def changes(self, batch: Batch, pixels: Tensor) -> Tensor:
         """How much more every pixel of a drawn picture counts for being another than in its source, "N 1 H W"."""
@@ -170,7 +170,7 @@ class PictureInputs:
 
     def flips(self, dice: Sequence[torch.Generator], apart: Sequence[bool], device: torch.device) -> tuple[Tensor, ...]:
         """Which bits of every drawn picture are fed in wrong, scale by scale."""
-        num_bits, settings = self.model.image_tokenizer.num_bits, self.settings
+        num_bits, settings = self.model.image_tokenizer.code_dim, self.settings
         each = []
         for one, alone in zip(dice, apart, strict=True):
             strength = settings.apart.flip_strength if settings.apart and alone else settings.flip_strength
@@ -241,7 +241,7 @@ def make_losses(model: VARGPT, layout: ImageLayout, settings: SftSettings) -> Lo
         }
         by_scale = output.loss.new_zeros(layout.num_scales)
         if output.scale_losses is not None:
-            full = (inputs["conditions"] == Condition.FULL) & batch["drawn_learnt"]
+            full = (inputs["conditions"] == Visibility.FULL) & batch["drawn_learnt"]
             sums |= {"image_loss": output.image_loss.detach(), "full_pictures": full.sum()}
             by_scale = output.scale_losses.detach()[full].sum(0)
         return output.loss, sums | {f"bit_loss_{k}": value for k, value in enumerate(by_scale)}

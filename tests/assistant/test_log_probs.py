@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from tests.assistant.test_model import CONVERSATION, draw_state, picture, random_tokens, training_batch
 from vargpt.assistant.model import IGNORE_INDEX, VARGPT
 from vargpt.assistant.processor import VargptProcessor
-from vargpt.generators.next_scale import NextScaleGenerator
+from vargpt.generators import bitwise
 from vargpt.sampling import seeded
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import ImageSampling, Message
@@ -65,16 +65,16 @@ def test_a_drawn_picture_has_the_probability_with_which_its_bits_were_sampled(
     model, processor, temperature, monkeypatch
 ) -> None:
     sampled: list[torch.Tensor] = []
-    sample_bits = NextScaleGenerator._sample_bits
+    sample_bits = bitwise.sample_bits
 
-    def spy(self, logits, num_branches, sampling, rngs, k, scale, lean=None):
-        bits = sample_bits(self, logits, num_branches, sampling, rngs, k, scale, lean)
+    def spy(logits, sampling, rngs, k, scale):
+        bits = sample_bits(logits, sampling, rngs, k, scale)
         at = sampling.temperature if isinstance(sampling.temperature, float) else sampling.temperature[k]
         chosen = bits.flatten(1, 2).long()[..., None]
         sampled.append((logits.float() / at).log_softmax(-1).gather(-1, chosen)[..., 0].sum(-1))
         return bits
 
-    monkeypatch.setattr(NextScaleGenerator, "_sample_bits", spy)
+    monkeypatch.setattr(bitwise, "sample_bits", spy)
     sampling = ImageSampling(guidance_scale=1.0, temperature=temperature)
     *_, last = model.draw(draw_state(model, processor), model.config.layout(), sampling, seeded([3]))
     batch = training_batch(model, processor, [CONVERSATION])

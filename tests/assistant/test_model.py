@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel
 
 from vargpt.assistant.model import IGNORE_INDEX, VARGPT
 from vargpt.assistant.processor import VargptProcessor, pad
-from vargpt.assistant.sequence import Condition
+from vargpt.assistant.sequence import Visibility
 from vargpt.assistant.vision import PagePositions
 from vargpt.sampling import seeded
 from vargpt.testing import tiny_config, tiny_model, tiny_processor
@@ -70,7 +70,7 @@ def draw_state(model: VARGPT, processor: VargptProcessor):
     return state
 
 
-@pytest.mark.parametrize("condition", list(Condition))
+@pytest.mark.parametrize("condition", list(Visibility))
 def test_every_guidance_branch_draws_what_training_on_it_predicts(model, processor, condition, monkeypatch) -> None:
     monkeypatch.setattr(VARGPT, "branches", lambda *_: [condition])
     progress = list(model.draw(draw_state(model, processor), model.config.layout(), GREEDY, seeded([0])))
@@ -223,7 +223,7 @@ def test_the_nano_configuration_is_stated_in_full() -> None:
 
 def test_with_a_norm_of_their_own_pictures_are_as_loud_as_words_whatever_the_vit_says(processor) -> None:
     torch.manual_seed(0)
-    model = VARGPT(tiny_config(processor.special, vision_norm=True))
+    model = VARGPT(tiny_config(processor.special))
     messages = [Message.of("user", Image.new("RGB", (32, 32), (200, 30, 90)), "what is it?")]
     inputs = processor.encode([messages], model)
     is_picture = inputs["input_ids"] == processor.special.image
@@ -242,8 +242,7 @@ def test_with_a_norm_of_their_own_pictures_are_as_loud_as_words_whatever_the_vit
 def test_a_picture_feature_knows_its_place_once_positions_are_learnt(processor) -> None:
     """The ViT itself cannot tell the cells of an empty page apart, and the same place means the same on two pages."""
     torch.manual_seed(0)
-    model = VARGPT(tiny_config(processor.special, vision_positions=True))
-    assert model.vision_positions is not None
+    model = VARGPT(tiny_config(processor.special))
     assert float(model.vision_positions.weight.detach().abs().max()) == 0.0, "nothing is added before it is learnt"
     paper = Image.new("RGB", (32, 32), (200, 30, 90))
     inputs = processor.encode([[Message.of("user", paper, "and", paper)]], model)

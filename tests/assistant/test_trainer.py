@@ -43,7 +43,9 @@ def test_the_trainer_of_transformers_trains_it_with_its_own_loss(batch, tmp_path
     assert len(losses) == 2 and all(map(math.isfinite, losses))
     assert losses[0] == pytest.approx(expected, rel=1e-3) and losses[1] < losses[0]
     moved = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
-    assert moved == {"vision", "language_model", "projector_in", "projector_out", "generator"}
+    assert moved == {
+        "vision", "vision_norm", "vision_positions", "language_model", "projector_in", "projector_out", "generator",
+    }  # fmt: skip
 
 
 def test_gradient_checkpointing_changes_no_gradient(batch) -> None:

@@ -17,7 +17,7 @@ from training.data import BatchSettings, Conversations, cut_evenly
 from training.loop import LoopSettings
 from training.sft import Apart, PictureInputs, SftSettings, draw_conditions, make_losses, token_weights, train
 from vargpt.assistant.model import IGNORE_INDEX
-from vargpt.assistant.sequence import Condition
+from vargpt.assistant.sequence import Visibility
 from vargpt.assistant.vision import patchify, picture_features
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import Message
@@ -104,7 +104,7 @@ def test_the_user_is_never_learnt_and_the_assistant_always_is(processor) -> None
 
 def test_guidance_dropout_has_its_rates() -> None:
     conditions = draw_conditions(20_000, SETTINGS, torch.Generator().manual_seed(0))
-    shares = [(conditions == condition).float().mean().item() for condition in Condition]
+    shares = [(conditions == condition).float().mean().item() for condition in Visibility]
     assert shares == pytest.approx([0.8, 0.1, 0.05, 0.05], abs=0.01)
 
 
@@ -122,7 +122,7 @@ def test_pictures_learnt_apart_hide_nothing_and_have_flips_of_their_own(processo
         conditions.append(made["conditions"])
         flipped.append((made["image_bits"] != clean).flatten(1).any(1))
         chosen += apart.pictures(batch["drawn_seeds"].tolist())
-    hidden, wrong, these = torch.cat(conditions) != Condition.FULL, torch.cat(flipped), torch.tensor(chosen)
+    hidden, wrong, these = torch.cat(conditions) != Visibility.FULL, torch.cat(flipped), torch.tensor(chosen)
     assert 0.2 < these.float().mean() < 0.8
     assert not hidden[these].any() and 0.4 < hidden[~these].float().mean() < 0.8
     assert wrong[these].float().mean() > 0.9 and not wrong[~these].any()
@@ -136,7 +136,7 @@ def test_an_input_picture_gets_the_latents_and_patches_of_itself(processor) -> N
     tokens = model.image_tokenizer.encode(batch["drawn_images"].float() / 127.5 - 1, model.config.layout())
     place = int((batch["input_drawn"] >= 0).nonzero()[0])
     drawn = int(batch["input_drawn"][place])
-    first = model.image_tokenizer.rest(inputs["image_latents"], model.config.layout(), ())
+    first = model.image_tokenizer.residual(inputs["image_latents"], model.config.layout(), ())
     assert torch.equal(first[place] > 0, tokens.grids[0][drawn])
     assert torch.equal(inputs["image_bits"], tokens.flat())
     per_picture = inputs["pixel_values"].view(len(batch["input_drawn"]), -1)

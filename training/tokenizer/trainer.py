@@ -36,9 +36,10 @@ from data_recipes.storybook.world.vocabulary import OBJECTS
 from training.distributed import join, rank, world_size
 from training.loop import Finished, LoopSettings, Sums, run
 from training.overrides import apply_overrides
+from training.tokenizer.bsq_losses import BsqWeights, reconstruct
 from training.tokenizer.reconstruction import ReconstructionLoss, ReconstructionWeights, psnr
-from vargpt.config import VargptImageTokenizerConfig
-from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer, Reconstruction
+from vargpt.config import BsqTokenizerConfig
+from vargpt.tokenizers.bsq import BsqTokenizer
 from vargpt.types import ImageLayout, ImageTokens
 
 if TYPE_CHECKING:
@@ -54,23 +55,16 @@ NUM_SHOWN = 8
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerNetwork:
-    """The fields of `VargptImageTokenizerConfig` that a recipe states in full."""
+    """The fields of `BsqTokenizerConfig` that a recipe states in full."""
 
     num_bits: int = 16
     base_channels: int = 32
     channel_multipliers: tuple[int, ...] = (1, 2, 4, 4)
     num_res_blocks: int = 1
-    attention: bool = False
-    norm_groups: int = 8
     patch_size: int = 1
-    linear_path: bool = False
-    encoder_kernel_size: int = 3
-    entropy_weight: float = 0.1
-    entropy_inv_temperature: float = 1.0
-    commitment_weight: float = 0.25
 
-    def config(self) -> VargptImageTokenizerConfig:
-        return VargptImageTokenizerConfig(**dataclasses.asdict(self))
+    def config(self) -> BsqTokenizerConfig:
+        return BsqTokenizerConfig(**dataclasses.asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +77,7 @@ class TokenizerSettings:
     network: TokenizerNetwork
     weights: ReconstructionWeights
     loop: LoopSettings
+    bits: BsqWeights = BsqWeights()
     batch_size: int = 64
     prefix_rate: float = 0.15
     num_workers: int = 1
@@ -140,7 +135,7 @@ class TokenizerTrainer(nn.Module):
     def __init__(self, settings: TokenizerSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.tokenizer = MultiScaleBsqTokenizer(settings.network.config())
+        self.tokenizer = BsqTokenizer(settings.network.config())
         self.reconstruction_loss = ReconstructionLoss(settings.weights)
 
     def forward(
@@ -153,7 +148,7 @@ class TokenizerTrainer(nn.Module):
         """
         share = len(pixel_values) / self.settings.batch_size
         stop_after = self.draw_stops(self.settings.batch_size, step).to(pixel_values.device)[places]
-        rebuilt: Reconstruction = self.tokenizer(pixel_values, self.settings.layout, stop_after)
+        rebuilt = reconstruct(self.tokenizer, pixel_values, self.settings.layout, self.settings.bits, stop_after)
         loss, metrics = self.reconstruction_loss(rebuilt.pixel_values, pixel_values, step)
         whole = stop_after == self.settings.layout.num_scales
         metrics |= {
@@ -188,7 +183,7 @@ def report(sums: Sums) -> dict[str, float]:
 
 @torch.no_grad()
 def evaluate(
-    tokenizer: MultiScaleBsqTokenizer, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout
+    tokenizer: BsqTokenizer, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout
 ) -> tuple[dict[str, Any], Image.Image]:
     """PSNR after every scale and how often each bit is 1; and a picture: originals, reconstructions, previews."""
     tokens: ImageTokens = tokenizer.encode(pixel_values, layout)
@@ -219,17 +214,17 @@ def as_sheet(rows: Float[Tensor, "R N 3 H W"], zoom: int = 2) -> Image.Image:
     return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
 
 
-def save_tokenizer(tokenizer: MultiScaleBsqTokenizer, path: Path) -> None:
+def save_tokenizer(tokenizer: BsqTokenizer, path: Path) -> None:
     """Weights and, in the metadata, the configuration. Inverse: `load_tokenizer`."""
     weights = {name: value.detach().cpu().contiguous() for name, value in tokenizer.state_dict().items()}
     save_file(weights, path, metadata={"config": json.dumps(tokenizer.config.to_dict())})
 
 
-def load_tokenizer(path: Path) -> MultiScaleBsqTokenizer:
+def load_tokenizer(path: Path) -> BsqTokenizer:
     """The tokenizer in eval mode. Raises FileNotFoundError when there is none."""
     with safe_open(path, framework="pt") as file:
-        config = VargptImageTokenizerConfig.from_dict(json.loads(file.metadata()["config"]))
-    tokenizer = MultiScaleBsqTokenizer(config)
+        config = BsqTokenizerConfig.from_dict(json.loads(file.metadata()["config"]))
+    tokenizer = BsqTokenizer(config)
     tokenizer.load_state_dict(load_file(path))
     return tokenizer.eval()
 

@@ -24,7 +24,7 @@ from vargpt.pictures.preference_rows import ROWS, PreferenceFolder
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import ImagePart, ImageSampling, Message, TextPart, TurnFinished
 
-MODEL, PROCESSOR = tiny_model(), tiny_processor()
+MODEL, PROCESSOR = tiny_model(3, image_sampling={"temperature": 1.0}), tiny_processor()
 
 
 def same(one: Message, other: Message) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from training.checkpoints import TENSORS, checkpoint_of, stored_tensors
 from training.loop import LoopSettings, make_optimizer, run
 from training.overrides import apply_overrides
+from training.tokenizer.bsq_losses import BsqWeights
 from training.tokenizer.reconstruction import ReconstructionLoss, ReconstructionWeights, detail_weights, edge_loss, psnr
 from training.tokenizer.trainer import (
     TokenizerNetwork,
@@ -44,7 +45,7 @@ def tiny_settings(**loop: object) -> TokenizerSettings:
         height=16,
         width=16,
         scales=((1, 1), (2, 2), (4, 4)),
-        network=TokenizerNetwork(num_bits=8, base_channels=8, channel_multipliers=(1, 2, 2), norm_groups=4),
+        network=TokenizerNetwork(num_bits=8, base_channels=8, channel_multipliers=(1, 2, 2)),
         weights=ReconstructionWeights(),
         batch_size=4,
         num_workers=0,
@@ -101,7 +102,7 @@ def test_the_tokenizer_overfits_four_pictures(tmp_path: Path) -> None:
 def test_an_exported_tokenizer_loads_with_its_configuration_and_the_averaged_weights(tmp_path: Path) -> None:
     finished = train(tiny_settings(), tmp_path, page)
     tokenizer = load_tokenizer(tmp_path / "tokenizer.safetensors")
-    assert tokenizer.num_bits == 8 and tokenizer.downsample_factor == 4 and not tokenizer.training
+    assert tokenizer.code_dim == 8 and tokenizer.downsample_factor == 4 and not tokenizer.training
     for name, value in finished.ema.values.items():
         torch.testing.assert_close(tokenizer.state_dict()[name.removeprefix("tokenizer.")], value, atol=0, rtol=0)
 
@@ -198,8 +199,7 @@ def test_bytes_become_pixel_values_between_minus_one_and_one() -> None:
 def test_a_batch_in_parts_teaches_a_tokenizer_what_the_whole_one_does(tmp_path: Path) -> None:
     """But for what looks at all pictures that pass together: the entropy of the bits used, and weights of detail."""
     settings = tiny_settings(ema_decay=0.0, autocast="none")
-    network = dataclasses.replace(settings.network, entropy_weight=0.0)
-    settings = dataclasses.replace(settings, network=network, weights=ReconstructionWeights(detail=0.0))
+    settings = dataclasses.replace(settings, bits=BsqWeights(entropy=0.0), weights=ReconstructionWeights(detail=0.0))
     parts = dataclasses.replace(settings, loop=dataclasses.replace(settings.loop, accumulation=4))
     train(settings, tmp_path / "whole", page)
     train(parts, tmp_path / "parts", page)

@@ -216,11 +216,6 @@ def test_every_organ_but_the_image_tokenizer_gets_a_gradient(processor) -> None:
     assert all(name.startswith("image_tokenizer.") for name in without), without
 
 
-def test_the_nano_configuration_is_stated_in_full() -> None:
-    config = tiny_config()
-    assert config.generator_config.code_dim == config.image_tokenizer_config.num_bits
-
-
 def test_with_a_norm_of_their_own_pictures_are_as_loud_as_words_whatever_the_vit_says(processor) -> None:
     torch.manual_seed(0)
     model = VARGPT(tiny_config(processor.special))

@@ -29,6 +29,7 @@ from training.data import PICTURES_OF_A_ROW, Batch, BatchSettings, Conversations
 from training.distributed import join, rank, sharded_copy, world_size
 from training.loop import Finished, LoopSettings, Losses, OnSample, Sums, run
 from vargpt.assistant.model import VARGPT
+from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.assistant.processor import VargptProcessor
 from vargpt.assistant.sequence import Visibility
 from vargpt.assistant.vision import patchify
@@ -102,7 +103,7 @@ def draw_conditions(count: int, settings: SftSettings, generator: torch.Generato
 
 
 class PictureInputs:
-    """Turns the picture bytes of a batch into what the model takes: bits, targets, latents, patches."""
+    """Turns the picture bytes of a batch into what the model takes: drawn pictures, latents, patches."""
 
     def __init__(self, model: VARGPT, layout: ImageLayout, settings: SftSettings) -> None:
         self.model, self.layout, self.settings = model, layout, settings
@@ -123,12 +124,15 @@ class PictureInputs:
                 chosen = apart.pictures(seeds)
             flips = self.flips(dice, chosen, features.device)
             corrected = tokenizer.correct(features[:drawn], self.layout, flips)
-            inputs["image_bits"], inputs["target_bits"] = corrected.inputs.flat(), corrected.targets.flat()
-            inputs["conditions"] = self.conditions(dice, chosen).to(pixels.device)
             changes = self.changes(batch, pixels) if self.settings.change else None
             weights = token_weights(pixels[:drawn], self.layout, self.settings.detail, changes)
-            inputs["token_weights"] = weights * batch["drawn_learnt"][:, None]
-            inputs["image_size"] = (self.layout.height, self.layout.width)
+            inputs["pictures"] = PictureBatch(
+                tokens=corrected.inputs,
+                targets=corrected.targets,
+                weights=weights * batch["drawn_learnt"][:, None],
+                conditions=self.conditions(dice, chosen).to(pixels.device),
+                count=batch["num_pictures"],
+            )
         seen = batch["input_drawn"]
         if len(seen):
             index = picture_index(batch)
@@ -227,7 +231,6 @@ def make_losses(model: VARGPT, layout: ImageLayout, settings: SftSettings) -> Lo
             attention_mask=batch["attention_mask"],
             labels=batch["labels"],
             num_text_tokens=batch["num_text_tokens"],
-            num_pictures=batch["num_pictures"],
             **inputs,
         )
         zero = output.loss.new_zeros(())
@@ -241,7 +244,7 @@ def make_losses(model: VARGPT, layout: ImageLayout, settings: SftSettings) -> Lo
         }
         by_scale = output.loss.new_zeros(layout.num_scales)
         if output.scale_losses is not None:
-            full = (inputs["conditions"] == Visibility.FULL) & batch["drawn_learnt"]
+            full = (inputs["pictures"].conditions == Visibility.FULL) & batch["drawn_learnt"]
             sums |= {"image_loss": output.image_loss.detach(), "full_pictures": full.sum()}
             by_scale = output.scale_losses.detach()[full].sum(0)
         return output.loss, sums | {f"bit_loss_{k}": value for k, value in enumerate(by_scale)}

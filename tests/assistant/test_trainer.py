@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from transformers import Trainer, TrainingArguments
 
 from tests.assistant.test_model import CONVERSATION, random_tokens, training_batch
+from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.testing import tiny_model, tiny_processor
 
 
@@ -17,7 +18,7 @@ from vargpt.testing import tiny_model, tiny_processor
 def batch() -> dict:
     model = tiny_model()
     rows = training_batch(model, tiny_processor(), [CONVERSATION])
-    return rows | {"image_bits": random_tokens(model, 2).flat(), "image_size": (32, 32)}
+    return rows | {"pictures": PictureBatch(tokens=random_tokens(model, 2))}
 
 
 def test_the_trainer_of_transformers_trains_it_with_its_own_loss(batch, tmp_path) -> None:

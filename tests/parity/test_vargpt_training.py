@@ -13,6 +13,7 @@ from tests.parity.cases_on_disk import Case
 from tests.parity.published import published_flips, with_rounded_attention
 from tests.parity.published_vargpt import build
 from vargpt.assistant.model import VARGPT
+from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.assistant.sequence import Visibility
 from vargpt.tokenizers.bit_correction import CorrectedTokens
 from vargpt.types import ImageLayout, ImageTokens
@@ -97,11 +98,10 @@ def learn(case: Case, model: VARGPT, tokens: CorrectedTokens, condition: Visibil
     hook = model.generator.head.register_forward_hook(lambda module, inputs, output: recorded.append(output))
     output = model(
         input_ids=ids,
-        image_bits=tokens.inputs.flat(),
-        target_bits=tokens.targets.flat(),
         labels=ids.masked_fill(ids == config.image_gen_pad_token_id, -100),
-        image_size=(layout.height, layout.width),
-        conditions=torch.full((rows,), int(condition)),
+        pictures=PictureBatch(
+            tokens=tokens.inputs, targets=tokens.targets, conditions=torch.full((rows,), int(condition))
+        ),
     )
     hook.remove()
     assert output.text_loss is not None and output.image_loss is not None

@@ -117,10 +117,10 @@ def test_pictures_learnt_apart_hide_nothing_and_have_flips_of_their_own(processo
     inputs = PictureInputs(model, layout, settings)
     conditions, flipped, chosen = [], [], []
     for batch in batches:
-        made = inputs(batch)
+        made = inputs(batch)["pictures"]
         clean = model.image_tokenizer.encode(batch["drawn_images"].float() / 127.5 - 1, layout).flat()
-        conditions.append(made["conditions"])
-        flipped.append((made["image_bits"] != clean).flatten(1).any(1))
+        conditions.append(made.conditions)
+        flipped.append((made.tokens.flat() != clean).flatten(1).any(1))
         chosen += apart.pictures(batch["drawn_seeds"].tolist())
     hidden, wrong, these = torch.cat(conditions) != Visibility.FULL, torch.cat(flipped), torch.tensor(chosen)
     assert 0.2 < these.float().mean() < 0.8
@@ -138,7 +138,7 @@ def test_an_input_picture_gets_the_latents_and_patches_of_itself(processor) -> N
     drawn = int(batch["input_drawn"][place])
     first = model.image_tokenizer.residual(inputs["image_latents"], model.config.layout(), ())
     assert torch.equal(first[place] > 0, tokens.grids[0][drawn])
-    assert torch.equal(inputs["image_bits"], tokens.flat())
+    assert torch.equal(inputs["pictures"].tokens.flat(), tokens.flat())
     per_picture = inputs["pixel_values"].view(len(batch["input_drawn"]), -1)
     mean = batch["drawn_images"][drawn].float().div(127.5).sub(1).mean()
     torch.testing.assert_close(per_picture[place].mean(), mean, atol=1e-4, rtol=1e-4)
@@ -199,7 +199,7 @@ def test_where_an_edit_differs_from_its_source_counts_more(processor) -> None:
     weights = []
     for change in (0.0, 3.0):
         sft = dataclasses.replace(SETTINGS, detail=0.0, change=change)
-        weights.append(PictureInputs(model, model.config.layout(), sft)(stream.pool_batches(0)[0])["token_weights"])
+        weights.append(PictureInputs(model, model.config.layout(), sft)(stream.pool_batches(0)[0])["pictures"].weights)
     layout = model.config.layout()
     final = weights[1][0, layout.offsets[-2] :]
     assert torch.equal(weights[0], torch.ones_like(weights[0]))

@@ -102,15 +102,15 @@ def test_what_is_left_to_chance_stays_with_its_picture(processor) -> None:
     settings = dataclasses.replace(SETTINGS, null_rate=0.5, flip_strength=0.5)
     inputs = PictureInputs(model, model.config.layout(), settings)
     rows = [row for group in stream(processor).pool_rows(0) for row in group if row.encoded.drawn]
-    whole = inputs(stream(processor).parts(rows)[0])
-    assert len(set(whole["conditions"].tolist())) > 1
-    assert (whole["image_bits"] != whole["target_bits"]).any()
+    whole = inputs(stream(processor).parts(rows)[0])["pictures"]
+    assert len(set(whole.conditions.tolist())) > 1
+    assert (whole.tokens.flat() != whole.targets.flat()).any()
     first = 0
     for row in rows:
-        alone = inputs(stream(processor).parts([row])[0])
+        alone = inputs(stream(processor).parts([row])[0])["pictures"]
         here = slice(first, first + len(row.encoded.drawn))
-        for name in ("conditions", "image_bits", "target_bits"):
-            assert torch.equal(whole[name][here], alone[name]), name
+        assert torch.equal(whole.conditions[here], alone.conditions)
+        assert whole.tokens.select(here) == alone.tokens and whole.targets.select(here) == alone.targets
         first = here.stop
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from transformers.utils import ModelOutput
 
 from vargpt.assistant.conversation_state import ConversationState
 from vargpt.assistant.drawing import DrawingMixin
+from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.assistant.sequence import (
     PlaceholderIds,
     Visibility,
@@ -38,7 +39,7 @@ from vargpt.config import VargptConfig
 from vargpt.generators.bitwise import BitwiseGenerator
 from vargpt.generators.next_scale import NextScaleGenerator
 from vargpt.tokenizers.bsq import BsqTokenizer, SignTokenizer
-from vargpt.types import Branch, ImageContext, ImageLayout, ImageTokens
+from vargpt.types import Branch, ImageContext, ImageLayout
 
 IGNORE_INDEX = -100
 
@@ -84,9 +85,8 @@ class DrawnPlaces:
 
 @dataclass(frozen=True)
 class DrawnPictures:
-    """The drawn pictures of a batch: their tokens, what the generator draws them from, and where they stand."""
+    """What the generator draws the pictures of a batch from, and where they stand."""
 
-    tokens: ImageTokens
     context: ImageContext
     places: DrawnPlaces
 
@@ -310,15 +310,9 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         labels: Int[Tensor, "B T"] | None = None,
         pixel_values: Float[Tensor, "P patch"] | None = None,
         image_grid_thw: Int[Tensor, "I 3"] | None = None,
-        image_bits: Bool[Tensor, "N L d"] | None = None,
-        target_bits: Bool[Tensor, "N L d"] | None = None,
-        token_weights: Float[Tensor, "N L"] | None = None,
-        image_size: Sequence[int] | None = None,
-        conditions: Int[Tensor, " N"] | None = None,
         image_latents: Float[Tensor, "I h w d"] | None = None,
+        pictures: PictureBatch | None = None,
         num_text_tokens: Tensor | float | None = None,
-        num_pictures: Tensor | float | None = None,
-        **kwargs: Any,
     ) -> VargptOutput:
         """Texts and pictures in any order in every row; the loss is text_weight * CE + image_weight * bit CE.
 
@@ -330,35 +324,25 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             labels: text targets, IGNORE_INDEX where none is due; shifted here, as everywhere in transformers.
             pixel_values: patches of the input pictures, in order of appearance.
             image_grid_thw: their grids.
-            image_bits: tokens of the drawn pictures, in order of appearance, fed at the slots.
-            target_bits: what to predict if not `image_bits` (bitwise self-correction).
-            token_weights: how much each token of the drawn pictures counts in the loss (mean one per scale).
-            image_size: (height, width) in pixels of the drawn pictures, all of one layout; default the config's.
-            conditions: a `Visibility` per drawn picture (dropout for guidance); default FULL.
             image_latents: final-scale latents of the input pictures, the sources of edits.
+            pictures: the drawn pictures.
             num_text_tokens: what the sum over labelled tokens is divided by; default their number, which gives the
                 mean. A part of a larger batch is given the number of the whole, so that the parts' losses add up.
-            num_pictures: the same for drawn pictures, all of which have equally many bits; default their number.
-            kwargs: ignored, as a Trainer may pass more.
 
         Raises:
             ValueError: placeholders and pictures do not fit.
         """
-        hidden, drawn = self._read(
-            input_ids, attention_mask, pixel_values, image_grid_thw, image_bits, image_size, conditions, image_latents
-        )
+        hidden, drawn = self._read(input_ids, attention_mask, pixel_values, image_grid_thw, image_latents, pictures)
         output = VargptOutput(last_hidden_state=hidden)
         if labels is not None:
             output.text_loss = self._text_loss(hidden, labels, num_text_tokens)
         else:
             output.logits = self.lm_head(hidden)
-        if drawn is not None:
-            layout = drawn.tokens.layout
-            targets = None if target_bits is None else ImageTokens.from_flat(layout, target_bits.bool())
+        if pictures is not None and drawn is not None:
             output.scale_losses = self.generator.loss(
-                drawn.context, drawn.tokens, self.image_tokenizer, targets, token_weights
+                drawn.context, pictures.tokens, self.image_tokenizer, pictures.targets, pictures.weights
             )
-            output.image_loss = self._image_loss(output.scale_losses, layout, num_pictures)
+            output.image_loss = self._image_loss(output.scale_losses, pictures.tokens.layout, pictures.count)
         output.loss = self._total_loss(output)
         return output
 
@@ -369,9 +353,8 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         labels: Int[Tensor, "B T"] | None = None,
         pixel_values: Float[Tensor, "P patch"] | None = None,
         image_grid_thw: Int[Tensor, "I 3"] | None = None,
-        image_bits: Bool[Tensor, "N L d"] | None = None,
-        image_size: Sequence[int] | None = None,
         image_latents: Float[Tensor, "I h w d"] | None = None,
+        pictures: PictureBatch | None = None,
         temperature: float | Sequence[float] = 1.0,
     ) -> SequenceLogProbs:
         """How likely the model finds the drawn pictures (and words) of whole conversations, in one forward.
@@ -384,24 +367,21 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             labels: words to be scored too, IGNORE_INDEX elsewhere; default none.
             pixel_values: as in `forward`.
             image_grid_thw: as in `forward`.
-            image_bits: as in `forward`.
-            image_size: as in `forward`.
             image_latents: as in `forward`.
+            pictures: what is scored: their `tokens`.
             temperature: of the pictures, one for all scales or one per scale; words are scored at 1.
 
         Raises:
             ValueError: placeholders and pictures do not fit, or slots are missing; a temperature of 0.
         """
         num_slots = int((input_ids == self.placeholders.slot).sum())
-        num_tokens = 0 if image_bits is None else image_bits.shape[0] * image_bits.shape[1]
+        num_tokens = 0 if pictures is None else len(pictures) * pictures.tokens.layout.num_tokens
         if num_slots < num_tokens:
             raise ValueError(f"{num_tokens} image tokens are scored at as many slots, but there are {num_slots}")
-        hidden, drawn = self._read(
-            input_ids, attention_mask, pixel_values, image_grid_thw, image_bits, image_size, None, image_latents
-        )
+        hidden, drawn = self._read(input_ids, attention_mask, pixel_values, image_grid_thw, image_latents, pictures)
         output = SequenceLogProbs(text=None if labels is None else self._text_log_probs(hidden, labels))
-        if drawn is not None:
-            scores = self.generator.scores(drawn.context, drawn.tokens, self.image_tokenizer, temperature)
+        if pictures is not None and drawn is not None:
+            scores = self.generator.scores(drawn.context, pictures.tokens, self.image_tokenizer, temperature)
             shape = (input_ids.shape[0], input_ids.shape[1])
             output.image = drawn.places.spread(scores.log_probs, shape)
             output.image_entropy = drawn.places.spread(scores.entropies, shape)
@@ -413,18 +393,16 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         attention_mask: Tensor | None,
         pixel_values: Tensor | None,
         image_grid_thw: Tensor | None,
-        image_bits: Tensor | None,
-        image_size: Sequence[int] | None,
-        conditions: Tensor | None,
         image_latents: Tensor | None,
+        pictures: PictureBatch | None,
     ) -> tuple[Float[Tensor, "B T D"], DrawnPictures | None]:
         """The language model over whole sequences, and what the generator is then to be asked; see `forward`."""
         valid = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        if image_bits is None or not image_bits.shape[0]:
+        if pictures is None or not len(pictures):
             return self.hidden_states(input_ids, valid, pixel_values, image_grid_thw, None), None
-        layout = self.config.layout(None if image_size is None else (int(image_size[0]), int(image_size[1])))
-        tokens = ImageTokens.from_flat(layout, image_bits.bool())
-        num_slots = self.slots_per_picture(input_ids, len(image_bits), layout)
+        tokens, conditions = pictures.tokens, pictures.conditions
+        layout = tokens.layout
+        num_slots = self.slots_per_picture(input_ids, len(pictures), layout)
         places = self.drawn_places(input_ids, num_slots)
         if conditions is None:
             conditions = torch.zeros(places.row.numel(), dtype=torch.long, device=input_ids.device)
@@ -434,7 +412,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         hidden = self.hidden_states(input_ids, valid, pixel_values, image_grid_thw, slot_inputs, token_conditions)
         heard = min(num_slots, layout.num_tokens)
         context = self.image_context(hidden, input_ids, valid, places, heard, conditions, image_latents)
-        return hidden, DrawnPictures(tokens, context, places)
+        return hidden, DrawnPictures(context, places)
 
     def slots_per_picture(self, input_ids: Tensor, num_pictures: int, layout: ImageLayout) -> int:
         """One for every token, or one in all."""

@@ -10,14 +10,15 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
+EVERY_EXTRA := ui,train,eval,dev,postgres,serve,cluster,provenance,clients
 
 .DEFAULT_GOAL := help
-.PHONY: help chat test browser live check format nano clean
+.PHONY: help chat test browser live check format nano constraints clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
 	@echo "usage: make <target>"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 chat: $(VENV)/.installed-chat ## Install what the chat page needs and open it on http://localhost:8000
 	$(BIN)/vargpt ui $(ARGS)
@@ -43,18 +44,27 @@ format: $(VENV)/.installed-dev ## Rewrite the code the way `make check` wants it
 nano: $(VENV)/.installed-dev ## Train the embedded model again, from nothing
 	$(BIN)/python -m training.recipes.nano $(ARGS)
 
+constraints: ## Write constraints.txt again, from the newest releases that fit together (takes some minutes)
+	rm -rf build/constraints
+	$(MAKE) --no-print-directory VENV=build/constraints build/constraints/bin/pip
+	build/constraints/bin/python -m pip install --editable ".[ui,train,eval,dev]"
+	@# In a second step, which keeps what the first has chosen: all at once, pip goes back and forth without an end.
+	build/constraints/bin/python -m pip install --editable ".[$(EVERY_EXTRA)]"
+	build/constraints/bin/python .ci/constraints.py > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+	rm -rf build/constraints
+
 clean: ## Remove what the tools left behind (not the environment)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# The stamps make an installation run again only when pyproject.toml has changed.
-$(VENV)/.installed-chat: pyproject.toml | $(BIN)/pip
-	$(PIP) install --editable ".[ui]"
+# The stamps make an installation run again only when what is asked for has changed. Without the constraints, pip may try
+# release after release of dozens of packages.
+$(VENV)/.installed-chat: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP) install --constraint constraints.txt --editable ".[ui]"
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/pip
-	$(PIP) install --editable ".[ui,train,eval,dev]"
-	@# In a second step, which keeps what the first has chosen: all at once, pip goes back and forth for many minutes.
-	$(PIP) install --editable ".[postgres,serve,cluster,provenance,clients]"
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP) install --constraint constraints.txt --editable ".[$(EVERY_EXTRA)]"
 	@touch $@ $(VENV)/.installed-chat
 
 # The target is pip, not python: an interrupted or crippled environment has the one without the other.

@@ -33,6 +33,7 @@ from vargpt.assistant.model import VARGPT
 from vargpt.chat.engine import ChatEngine
 from vargpt.commands.measure import write_json
 from vargpt.evaluation.base import hardware
+from vargpt.loading.packing import pack
 from vargpt.presets import half_billion, nano
 from vargpt.types import ChatRequest, Message, TextSampling
 
@@ -205,7 +206,7 @@ def measure(engine: ChatEngine, users: Sequence[int] = (1, 4, 16), answers: int 
     }
     if engine.device.type == "cpu":
         packed = copy.deepcopy(engine.model)
-        packed.pack(torch.float32)
+        pack(packed)
         ways["ours, packed"] = lambda: nullcontext(ask_ours(ChatEngine(packed, engine.processor)))
     for _, (name, way) in itertools.product(range(runs), ways.items()):
         with way() as ask:  # and nobody else's thread is there, idle or not

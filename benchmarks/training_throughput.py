@@ -39,7 +39,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from training.autocast import Autocast, settled_autocast, words_for
 from training.cpu.matmul_attention import use_matmul_attention
 from training.data import Batch, BatchSettings, Conversations, MakeMessages, loader
-from training.loop import pick_device, to_device
+from training.distributed import pick_device
+from training.loop import to_device
 from training.recipes.nano import mostly_drawing, nano_sft
 from training.sft import SftSettings, make_losses, train
 from vargpt.assistant.model import VARGPT

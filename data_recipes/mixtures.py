@@ -35,7 +35,7 @@ class Part:
 
 
 class Mixture:
-    """`mixture(i)` is sample i, for any i >= 0: endless, parts with a size begin anew in another order.
+    """An endless stream, `mixture(i)` for any i >= 0, in which a part that is used up starts again in another order.
 
     Iterating goes on until exhausted: it stops before the first part would repeat a row (`len` samples), and is refused
     if no part has a size. Weights need not add up to one.

@@ -13,10 +13,10 @@ import json
 import sys
 from pathlib import Path
 
-from data_recipes.storybook.judging.newcomers import lighthouse_page, plum_page
+from data_recipes.storybook.judging.newcomers import lighthouse_picture, plum_picture
 
 COUNT = 20
-PAGES = {"lighthouse": lighthouse_page, "plum": plum_page}
+PAGES = {"lighthouse": lighthouse_picture, "plum": plum_picture}
 
 
 def main(what: str, folder: Path) -> None:

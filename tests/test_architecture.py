@@ -15,12 +15,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("vargpt", "training", "data_recipes", "chat_ui", "benchmarks")
 # Low to high, by the names of files and folders; rooms on one rung are siblings and never import one another.
-LADDER = (
-    {"types", "cpu"}, {"sampling", "packing"}, {"config"}, {"pictures"}, {"tokenizers", "generators"},
-    {"assistant", "text_to_image"}, {"loading"}, {"published"}, {"presets", "testing"}, {"chat"}, {"evaluation"},
-    {"benchmarks", "serving"}, {"commands"},
-)  # fmt: skip
-RUNG = {room: height for height, rooms in enumerate(LADDER) for room in rooms}
+LADDERS: dict[str, tuple[set[str], ...]] = {
+    "vargpt": (
+        {"types", "cpu"}, {"sampling"}, {"config"}, {"pictures"}, {"tokenizers", "generators"},
+        {"assistant", "text_to_image"}, {"loading"}, {"published"}, {"presets", "testing"}, {"chat"}, {"evaluation"},
+        {"benchmarks", "serving"}, {"commands"},
+    ),
+    "data_recipes": ({"mixtures"}, {"storybook", "public"}),
+    "data_recipes.storybook": (
+        {"world"}, {"drawing", "splits"}, {"language"}, {"script_messages"}, {"judging"}, {"samples", "cells"},
+    ),
+    "data_recipes.public": (
+        {"base"}, {"sources", "filters", "caption_conversations", "manifest"}, {"sets", "built_folder"}, {"catalogue"},
+        {"shards"}, {"build"},
+    ),
+}  # fmt: skip
 NEIGHBOURS = {  # package -> what it may import of ours
     "vargpt": {"vargpt"},
     "training": {"training", "vargpt", "data_recipes"},
@@ -59,10 +68,24 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
         yield from ((name, id(node) not in lazy) for name in names)
 
 
-def room_of(parts: tuple[str, ...]) -> str | None:
-    """The room of a dotted vargpt module; None for the package itself, which may be imported from anywhere."""
-    room = parts[1].removesuffix(".py") if len(parts) > 1 else "__init__"
+def room_of(parts: tuple[str, ...], package: str) -> str | None:
+    """The room of a module in this package; None for the package itself, which may be imported from anywhere."""
+    depth = len(package.split("."))
+    if ".".join(parts[:depth]) != package or len(parts) == depth:
+        return None
+    room = parts[depth].removesuffix(".py")
     return None if room in ("__init__", "__version__") else room
+
+
+def points_down(package: str, here: tuple[str, ...], there: tuple[str, ...]) -> bool:
+    """Whether an import stays in its room or goes down the ladder of the package; True if it is not within one."""
+    ladder = LADDERS[package]
+    rung = {room: height for height, rooms in enumerate(ladder) for room in rooms}
+    importer, imported = room_of(here, package), room_of(there, package)
+    if importer is None or imported is None or importer == imported:
+        return True
+    # A name of the package itself (vargpt.VARGPT) would pull in every room, so only the highest room may use it.
+    return rung.get(imported, len(ladder) - 2) < rung[importer]
 
 
 def misplaced_imports(path: Path) -> list[str]:
@@ -76,11 +99,7 @@ def misplaced_imports(path: Path) -> list[str]:
         allowed = there[0] in NEIGHBOURS[here[0]] or (here[:2] == ("vargpt", "commands") and not at_import)
         if here[0] == "data_recipes" and there[0] == "vargpt":
             allowed = there[:2] == ("vargpt", "types")
-        if here[0] == there[0] == "vargpt" and room_of(here) and room_of(there):
-            # A name of the package itself (vargpt.VARGPT) would pull in every room, so only commands may use it.
-            low, high = RUNG.get(room_of(there), len(LADDER) - 2), RUNG[room_of(here)]
-            allowed = low < high or room_of(here) == room_of(there)
-        if not allowed:
+        if not (allowed and all(points_down(package, here, there) for package in LADDERS)):
             wrong.append(name)
     return wrong
 
@@ -108,9 +127,16 @@ def test_imports_never_point_up_or_sideways(path: Path) -> None:
     assert misplaced_imports(path) == []
 
 
-def test_every_room_of_vargpt_has_a_rung_on_the_ladder() -> None:
-    rooms = {room_of(path.relative_to(ROOT).parts) for path in SOURCES if path.is_relative_to(ROOT / "vargpt")}
-    assert rooms - {None} <= set(RUNG)
+@pytest.mark.parametrize("package", LADDERS)
+def test_every_room_has_a_rung_on_the_ladder_and_every_rung_a_room(package: str) -> None:
+    rooms = {room_of(path.relative_to(ROOT).parts, package) for path in SOURCES}
+    assert rooms - {None} == set().union(*LADDERS[package])
+
+
+def test_an_import_that_points_up_is_found() -> None:
+    judging, samples = ("data_recipes", "storybook", "judging", "cases.py"), ("data_recipes", "storybook", "samples")
+    assert not points_down("data_recipes.storybook", judging, samples)
+    assert points_down("data_recipes.storybook", samples, judging)
 
 
 def modules(package: str) -> list[Path]:

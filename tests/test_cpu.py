@@ -16,7 +16,7 @@ from torch import nn
 from vargpt import cpu
 from vargpt.commands.doctor import bfloat16_finding
 from vargpt.loading.devices import resolve_dtype
-from vargpt.packing import pack_linears
+from vargpt.loading.packing import pack_linears
 
 CPU = torch.device("cpu")
 HAS_KERNELS = inspect.unwrap(cpu.has_packed_kernels)  # without what it remembers, and whatever --plain-cpu says
@@ -49,7 +49,7 @@ def test_a_cpu_that_lacks_something_has_no_packed_kernels(lack: str, monkeypatch
 def test_a_processor_without_bfloat16_packs_and_multiplies_all_the_same() -> None:
     """In a process whose oneDNN keeps to AVX2, as on many laptops."""
     code = (
-        "import torch; from torch import nn; from vargpt import cpu; from vargpt.packing import pack_linears;"
+        "import torch; from torch import nn; from vargpt import cpu; from vargpt.loading.packing import pack_linears;"
         "assert not cpu.has_packed_kernels(torch.bfloat16);"
         "packed = pack_linears(nn.Sequential(nn.Linear(8, 8), nn.SiLU()), torch.bfloat16);"
         "assert not packed[0].packed and packed(torch.randn(2, 8)).dtype == torch.bfloat16"

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModel
 
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.special_tokens import SpecialTokens
 from vargpt.config import VargptConfig
 from vargpt.presets import nano, vargpt_v1_1
+from vargpt.published.families import load
 from vargpt.published.vargpt_v1_1 import config_from_published
 from vargpt.testing import tiny_processor
 
 VOCABULARY = 2048
+OF_A_FILE = {"_name_or_path", "architectures", "dtype"}  # what transformers notes when a config is saved or loaded
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +30,31 @@ def config() -> VargptConfig:
 @pytest.fixture(scope="module")
 def model(config) -> VARGPT:
     with torch.device("meta"):
-        return VARGPT(config)
+        return AutoModel.from_config(config)
 
 
 def test_nano_has_its_documented_parameters(config, model) -> None:
     """About 9M, as its docstring says; a change of size changes this number and the docstring together."""
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert model.lm_head.weight.shape == (VOCABULARY, config.text_config.hidden_size)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 9_474_593
+
+
+def settings(section: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: settings(value) if isinstance(value, dict) else value
+        for name, value in section.items()
+        if name not in OF_A_FILE
+    }
+
+
+def test_the_shipped_checkpoint_is_the_preset() -> None:
+    """Training nano again gives the model that ships. Only the weight of the image loss belongs to the recipe."""
+    model, processor = load(device="cpu")
+    shipped = settings(model.config.to_dict())
+    stated = settings(nano(processor.special, len(processor.tokenizer)).to_dict())
+    assert len(processor.tokenizer) == VOCABULARY
+    assert shipped | {"image_loss_weight": None} == stated | {"image_loss_weight": None}
     assert sum(parameter.numel() for parameter in model.parameters()) == 9_474_593
 
 
@@ -62,5 +84,5 @@ def test_the_published_size_is_what_its_own_config_says() -> None:
     published, ours = config_from_published(entry["config"]["llm"]).to_dict(), vargpt_v1_1().to_dict()
     assert ours == published
     with torch.device("meta"):
-        model = VARGPT(vargpt_v1_1())
+        model = AutoModel.from_config(vargpt_v1_1())
     assert 10.6e9 < sum(parameter.numel() for parameter in model.parameters()) < 10.7e9

@@ -24,9 +24,9 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint import FileSystemReader
 
+from training.averaged_weights import AveragedWeights, learning_values
 from training.distributed import is_main, wait_for_all, world_size
 from training.optimizers import Optimizer, Together
-from training.state import AveragedWeights, learning_values, load_state
 
 logger = logging.getLogger(__name__)
 
@@ -97,14 +97,12 @@ def finish(place: Path, beside: Path, about: dict[str, Any]) -> None:
 def load_checkpoint(run_dir: Path, model: nn.Module, optimizer: Optimizer, ema: AveragedWeights | None) -> int:
     """The step to continue at, with everything as it was then; 0 when there is no checkpoint yet.
 
-    A run that `training.loop` began, with a `state.pt`, goes on from that.
-
     Raises:
         ValueError: the checkpoint is of another kind of optimiser, or of other parameters.
     """
     path = checkpoint_of(run_dir)
     if path is None:
-        return load_state(run_dir / "state.pt", model, optimizer, ema)
+        return 0
     about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
     if about["optimizer"] != kind_of(optimizer):
         raise ValueError(

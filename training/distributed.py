@@ -1,20 +1,24 @@
 """Several processes that train one model: who they are, sums over them, and weights that are sharded among them.
 
-The processes are started by torchrun (or `accelerate launch`) and joined by transformers' Trainer. Whole weights in
-every process are its DistributedDataParallel; sharded ones are FSDP2, `torch.distributed.fsdp.fully_shard` (PyTorch
-FSDP, arXiv 2304.11277), layer by layer: accelerate's plugin for it does nothing on a CPU.
+The processes are started by torchrun and joined by `join`. Whole weights in every process are PyTorch's
+DistributedDataParallel; sharded ones are FSDP2, `torch.distributed.fsdp.fully_shard` (PyTorch
+FSDP, arXiv 2304.11277), layer by layer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
+from contextlib import AbstractContextManager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from vargpt.assistant.model import VARGPT
+from vargpt.loading.devices import resolve_device
 
 
 def world_size() -> int:
@@ -25,6 +29,47 @@ def world_size() -> int:
 def started_processes() -> int:
     """How many processes torchrun has started, joined or not."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU where there is one, and of several processes each has its own.
+
+    Raises:
+        ValueError: the device is unknown or not there.
+    """
+    if name != "auto":
+        return resolve_device(name)
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
+
+
+def join(device: str) -> torch.device:
+    """The device of this process; of several that torchrun has started, each joins the others first."""
+    where = pick_device(device)
+    if started_processes() > 1 and world_size() == 1:
+        if where.type == "cuda":
+            torch.cuda.set_device(where)
+        dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    return where
+
+
+def replicated(model: nn.Module, device: torch.device) -> nn.Module:
+    """What passes forward in training: the model, or where several processes hold it whole, one that sums gradients.
+
+    Parameters that a batch does not need (of the modules for pictures, in a batch of text) are looked for.
+    """
+    if world_size() == 1 or any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
+        return model
+    ids = [device.index] if device.type == "cuda" and device.index is not None else None
+    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=True)
+
+
+def without_sync(model: nn.Module) -> AbstractContextManager:
+    """Inside, the gradients of a wrapped model stay in their process; later ones bring them along."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def rank() -> int:
@@ -65,7 +110,6 @@ def sharded_copy(model: VARGPT, device: torch.device, low_precision: bool) -> VA
     copied.image_tokenizer.to(device)
     resting = set(copied.image_tokenizer.parameters())
     fully_shard(copied, mesh=mesh, mp_policy=policy, ignored_params=resting)
-    copied._is_accelerate_prepared = True  # accelerate then lets it pass as it is
     return copied
 
 

@@ -1,22 +1,22 @@
-"""One training loop for everything here: AdamW, a schedule in steps, averaged weights, a state that resumes exactly.
+"""The one training loop: tokenizers, the ViT, the assistant and every generator learn by it, in one process or in many.
 
-In go a model, a function that turns a batch into a loss, and a function that yields batches from a given step on. Out
-comes a `run_dir` with `metrics.jsonl` (one line per step) and `state.pt` (everything needed to continue). A time budget
-or a signal only stops: the schedule is in steps, so a run in three pieces equals a run in one.
+In: a model, a function that turns a micro-batch into its share of the loss of a whole step, and a function that yields
+micro-batches from a given step on. Out: a `run_dir` with `metrics.jsonl` (one line per step) and `checkpoints/` (all
+that is needed to continue). A time budget or a signal only stops: the schedule is in steps and all chance is keyed by
+step or sample, so a run in three pieces, or in two processes, equals a run in one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import math
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,15 +26,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from training.autocast import Autocast, check_autocast, settled_autocast
+from training.averaged_weights import AveragedWeights, learning_values
+from training.checkpoints import load_checkpoint, save_checkpoint
+from training.distributed import gather_into, is_main, join, replicated, summed, whole, without_sync, world_size
+from training.metrics_log import MetricsLog
 from training.optimizers import Optimizer, adamw, muon
-from training.state import AveragedWeights, load_state, save_state
 
 logger = logging.getLogger(__name__)
 
 Batch = Any
-Metrics = dict[str, Any]  # floats, or tensors with one element
-ComputeLoss = Callable[[nn.Module, Batch, int], tuple[Tensor, Metrics]]
+Sums = dict[str, Tensor]  # of a micro-batch; the sums over all of them are what a step reports
+Losses = Callable[[nn.Module, Batch, int], tuple[Tensor, Sums]]
+Report = Callable[[Sums], dict[str, float]]
 Batches = Callable[[int], Iterator[Batch]]
+OnSample = Callable[[nn.Module, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +47,9 @@ class LoopSettings:
     """How long and how fast to learn. Steps count optimiser steps; the data decide the batch size.
 
     `time_budget_minutes` stops this call and saves; it never changes the schedule. `ema_decay=0` averages nothing.
-    `autocast` "auto" is "bf16" where that is quicker than float32 (`training.autocast`).
+    `autocast` "auto" is "bf16" where that is quicker than float32 (`training.autocast`). A batch is cut into
+    `accumulation` micro-batches (in every process), which changes memory and nothing else. `tensorboard` writes the
+    metrics for it too.
     """
 
     total_steps: int
@@ -63,6 +70,8 @@ class LoopSettings:
     autocast: Autocast = "auto"
     device: str = "auto"
     seed: int = 0
+    accumulation: int = 1
+    tensorboard: bool = False
     max_bad_steps: int = 20  # non-finite losses in a row before giving up
 
     def __post_init__(self) -> None:
@@ -71,6 +80,10 @@ class LoopSettings:
         if self.optimizer not in ("adamw", "muon"):
             raise ValueError(f"optimizer is 'adamw' or 'muon', got {self.optimizer!r}")
         check_autocast(self.autocast)
+        if self.accumulation < 1:
+            raise ValueError(
+                f"accumulation is the number of micro-batches of a step, at least 1; got {self.accumulation}"
+            )
         if self.total_steps < 1 or not 0 <= self.ema_decay < 1:
             raise ValueError(
                 f"total_steps >= 1 and 0 <= ema_decay < 1 are needed, got {self.total_steps} and {self.ema_decay}"
@@ -96,106 +109,180 @@ class Finished:
     autocast: Literal["bf16", "none"]  # in which it has computed
 
 
+def plain_numbers(sums: Sums) -> dict[str, float]:
+    """The report of losses whose sums are the metrics."""
+    return {name: float(value) for name, value in sums.items()}
+
+
 def run(
     settings: LoopSettings,
     model: nn.Module,
-    compute_loss: ComputeLoss,
+    losses: Losses,
     batches: Batches,
     run_dir: Path,
-    on_sample: Callable[[nn.Module, int], None] | None = None,
+    report: Report = plain_numbers,
+    on_sample: OnSample | None = None,
+    whole_model: nn.Module | None = None,
 ) -> Finished:
-    """Trains `model` in place, from `run_dir/state.pt` if there is one.
+    """Trains `model` in place, from the last checkpoint in `run_dir` if there is one.
+
+    Without any time nothing is done; otherwise a call makes at least one step. Processes that torchrun started share
+    every batch; the first one writes and samples.
 
     Args:
         settings: see `LoopSettings`.
         model: its parameters with requires_grad are trained. Moved to the device.
-        compute_loss: (model, batch, step) -> (scalar loss, metrics to log). Runs under autocast.
-        batches: start step -> iterator of batches; batch i must depend on i only, so that a resumed run sees the same.
-            Nested lists, tuples and dicts of tensors are moved to the device.
-        run_dir: where metrics and state go.
+        losses: (model, micro-batch, step) -> (share of the loss of the whole step, sums for the report). Runs under
+            autocast. The model it is given may be a wrapper around `model`; the shares of all micro-batches of all
+            processes add up to the loss. A sum "samples" becomes samples per second.
+        batches: start step -> iterator of this process's micro-batches, `accumulation` for every step; those of step i
+            must depend on i only. Nested lists, tuples, dicts and dataclasses of tensors are moved to the device.
+        run_dir: where metrics and checkpoints go; a folder that all processes see.
+        report: makes metrics of the sums over a step.
         on_sample: called with the averaged model in eval mode every `sample_every` steps and at the end.
+        whole_model: where `model` is sharded, the same model whole, which is sampled from and holds the result.
 
     Raises:
+        ImportError: a tensorboard that was asked for is not installed.
+        ValueError: the folder holds a run of another kind.
         FloatingPointError: after `max_bad_steps` non-finite losses in a row.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    device = pick_device(settings.device)
+    device = join(settings.device)
     autocast = settled_autocast(settings.autocast, device, model)
     settings = dataclasses.replace(settings, autocast=autocast)
     seed_everything(settings.seed)
     model.to(device).train()
     optimizer = make_optimizer(model, settings)
     ema = AveragedWeights(model, settings.ema_decay) if settings.ema_decay else None
-    step = load_state(run_dir / "state.pt", model, optimizer, ema)
-    iterator = batches(step)
-    started = last_save = time.monotonic()
+    begun_at = step = load_checkpoint(run_dir, model, optimizer, ema)
+    stepper = Stepper(settings, model, replicated(model, device), optimizer, losses, report, device)
+
+    is_sharded = whole_model is not None and whole_model is not model
+
+    def show(step: int) -> None:
+        if is_sharded:
+            gather_into(whole_model, learning_values(model) if ema is None else ema.values)
+        if on_sample is not None and is_main():
+            sample(whole_model if is_sharded else model, None if is_sharded else ema, on_sample, step)
+
     metrics: dict[str, float] = {}
-    about = {"autocast": autocast}  # into the first line of this call
-    bad_steps = 0
-    with stop_on_signal() as stopped, (run_dir / "metrics.jsonl").open("a") as log:
-        bar = tqdm(total=settings.total_steps, initial=step, dynamic_ncols=True, mininterval=5)
-        while step < settings.total_steps and not stopped.is_set and not out_of_time(settings, started):
-            begin = time.monotonic()
-            batch = to_device(next(iterator), device)
-            waited = time.monotonic() - begin
-            loss, metrics, grad_norm = train_step(settings, model, optimizer, compute_loss, batch, step, device)
-            bad_steps = 0 if math.isfinite(grad_norm) and math.isfinite(loss) else bad_steps + 1
-            if bad_steps:
-                logger.warning("step %d was skipped: loss %s, gradient norm %s", step, loss, grad_norm)
-            elif ema is not None:
+    log = MetricsLog(run_dir, step, settings.tensorboard, {"autocast": autocast}) if is_main() else None
+    iterator = batches(step)
+    budget = settings.time_budget_minutes
+    bar = tqdm(total=settings.total_steps, initial=step, dynamic_ncols=True, mininterval=5, disable=not is_main())
+    with stop_on_signal() as stopped, bar:
+        clock = Clock(settings, stopped)
+        while step < settings.total_steps and not clock.stop and (budget is None or budget > 0):
+            metrics, is_finite = stepper.take(step, iterator, clock)
+            if ema is not None and is_finite:
                 ema.update(model, step)
-            if bad_steps > settings.max_bad_steps:
-                raise FloatingPointError(f"{bad_steps} losses in a row were not finite, the last at step {step}")
-            seconds = time.monotonic() - begin
-            metrics |= {"loss": loss, "lr": settings.learning_rate_at(step), "grad_norm": grad_norm}
-            metrics |= {"samples_per_s": batch_size(batch) / seconds, "data_wait_s": waited}
-            metrics |= {"wall_s": time.monotonic() - started}
             step += 1
-            if step % settings.log_every == 0 or step == settings.total_steps:
-                numbers = {name: round_for_log(value) for name, value in metrics.items()}
-                log.write(json.dumps({"step": step} | about | numbers) + "\n")
-                log.flush()
-                about = {}
+            metrics["wall_s"] = time.monotonic() - clock.started
+            if log is not None and (step % settings.log_every == 0 or step == settings.total_steps):
+                log.write(step, metrics)
             bar.update()
-            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            if time.monotonic() - last_save > 60 * settings.save_every_minutes:
-                save_state(run_dir / "state.pt", model, optimizer, ema, step, settings.save_frozen)
-                last_save = time.monotonic()
-            if (
-                on_sample
-                and settings.sample_every
-                and step % settings.sample_every == 0
-                and step < settings.total_steps
-            ):
-                sample(model, ema, on_sample, step)
-        bar.close()
-        save_state(run_dir / "state.pt", model, optimizer, ema, step, settings.save_frozen)
-        if on_sample:
-            sample(model, ema, on_sample, step)
+            bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
+            if clock.save and step < settings.total_steps and not clock.stop:
+                save_checkpoint(run_dir, model, optimizer, ema, step, settings.save_frozen)
+                clock.last_save = time.monotonic()
+            if settings.sample_every and step % settings.sample_every == 0 and step < settings.total_steps:
+                show(step)
+    if step > begun_at:
+        save_checkpoint(run_dir, model, optimizer, ema, step, settings.save_frozen)
+    if log is not None:
+        log.close()
+    show(step)
+    if is_sharded:
+        gather_into(whole_model, learning_values(model))
+        ema = None if ema is None else ema.put_together()
     return Finished(step, step >= settings.total_steps, ema, metrics, autocast)
 
 
-def train_step(
-    settings: LoopSettings,
-    model: nn.Module,
-    optimizer: Optimizer,
-    compute_loss: ComputeLoss,
-    batch: Batch,
-    step: int,
-    device: torch.device,
-) -> tuple[float, dict[str, float], float]:
-    """(loss, metrics, gradient norm before clipping). Leaves the weights alone when either is not finite."""
-    for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate_at(step)
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.autocast == "bf16"):
-        loss, metrics = compute_loss(model, batch, step)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    grad_norm = float(nn.utils.clip_grad_norm_(trained_parameters(model), settings.clip_norm))
-    loss_value = float(loss.detach())
-    if math.isfinite(grad_norm) and math.isfinite(loss_value):
-        optimizer.step()
-    return loss_value, {name: float(value) for name, value in metrics.items()}, grad_norm
+@dataclass
+class Clock:
+    """What one process may ask all of them to do after a step: stop because of time or a signal, save because of time.
+
+    Clocks and signals differ between processes, so these travel with the sums of the step: one exchange.
+    """
+
+    settings: LoopSettings
+    stopped: StopFlag
+    started: float = field(default_factory=time.monotonic)
+    last_save: float = field(default_factory=time.monotonic)
+    stop: bool = False
+    save: bool = False
+
+    def sum_with(self, sums: Sums) -> Sums:
+        """The sums over all processes. Afterwards `stop` and `save` are what any of them wanted."""
+        now, budget = time.monotonic(), self.settings.time_budget_minutes
+        late = budget is not None and now - self.started > 60 * budget
+        due = now - self.last_save > 60 * self.settings.save_every_minutes
+        names = sorted(sums)
+        vector = torch.stack([sums[name].detach().float() for name in names])
+        asked = torch.tensor([float(late or self.stopped.is_set), float(due)], device=vector.device)
+        *numbers, stop, save = summed(torch.cat((vector, asked))).cpu()
+        self.stop, self.save = bool(stop), bool(save)
+        return dict(zip(names, numbers, strict=True))
+
+
+@dataclass
+class Stepper:
+    """One optimiser step: the gradients of all micro-batches of all processes, clipped, and dropped if not finite."""
+
+    settings: LoopSettings
+    model: nn.Module
+    wrapped: nn.Module  # what passes forward: the model, or the wrapper that sums gradients over processes
+    optimizer: Optimizer
+    losses: Losses
+    report: Report
+    device: torch.device
+    bad_steps: int = 0
+
+    def take(self, step: int, iterator: Iterator[Batch], clock: Clock) -> tuple[dict[str, float], bool]:
+        """(metrics, whether the weights were moved).
+
+        Raises:
+            FloatingPointError: after `max_bad_steps` losses in a row that were not finite.
+        """
+        settings, rate = self.settings, self.settings.learning_rate_at(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        begin = time.monotonic()
+        parts = [next(iterator) for _ in range(settings.accumulation)]
+        waited = time.monotonic() - begin
+        torch.manual_seed(settings.seed * 1_000_003 + step)  # dropout, wherever a run begins
+        sums = clock.sum_with(self._gradients(parts, step))
+        norm = nn.utils.clip_grad_norm_(trained_parameters(self.model), settings.clip_norm)
+        loss, grad_norm = float(sums["loss"]), float(whole(norm))
+        is_finite = math.isfinite(loss) and math.isfinite(grad_norm)
+        self.bad_steps = 0 if is_finite else self.bad_steps + 1
+        if is_finite:
+            self.optimizer.step()
+        else:
+            logger.warning("step %d was skipped: loss %s, gradient norm %s", step, loss, grad_norm)
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.bad_steps > settings.max_bad_steps:
+            raise FloatingPointError(f"{self.bad_steps} losses in a row were not finite, the last at step {step}")
+        metrics = self.report(sums) | {"loss": loss, "lr": rate, "grad_norm": grad_norm, "data_wait_s": waited}
+        if "samples" in metrics:
+            metrics["samples_per_s"] = metrics.pop("samples") / (time.monotonic() - begin)
+        return metrics, is_finite
+
+    def _gradients(self, parts: list[Batch], step: int) -> Sums:
+        """Adds up the gradients of the micro-batches; the sums of this process, the loss among them."""
+        sums: Sums = {}
+        for number, part in enumerate(parts):
+            is_last = number == len(parts) - 1
+            with contextlib.nullcontext() if is_last else without_sync(self.wrapped):
+                batch = to_device(part, self.device)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.autocast == "bf16"):
+                    loss, of_part = self.losses(self.wrapped, batch, step)
+                (loss * world_size()).backward()  # gradients are averaged over the processes, and shares add up
+            for name, value in (of_part | {"loss": loss.detach()}).items():
+                value = torch.as_tensor(value, device=self.device).detach()
+                sums[name] = sums[name] + value if name in sums else value
+        return sums
 
 
 def make_optimizer(model: nn.Module, settings: LoopSettings) -> Optimizer:
@@ -208,9 +295,8 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def sample(
-    model: nn.Module, ema: AveragedWeights | None, on_sample: Callable[[nn.Module, int], None], step: int
-) -> None:
+def sample(model: nn.Module, ema: AveragedWeights | None, on_sample: OnSample, step: int) -> None:
+    """Calls `on_sample` with the model in eval mode and, where there are any, its averaged weights."""
     model.eval()
     averaged = ema.applied_to(model) if ema is not None else contextlib.nullcontext()
     # drawing has shapes and caches of its own, not worth compiling for a few pictures
@@ -244,15 +330,6 @@ def stop_on_signal() -> Iterator[StopFlag]:
             signal.signal(number, handler)
 
 
-def out_of_time(settings: LoopSettings, started: float) -> bool:
-    budget = settings.time_budget_minutes
-    return budget is not None and time.monotonic() - started > 60 * budget
-
-
-def pick_device(name: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-
-
 def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
@@ -271,20 +348,3 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         names = [field.name for field in dataclasses.fields(batch)]
         return dataclasses.replace(batch, **{name: to_device(getattr(batch, name), device) for name in names})
     return batch
-
-
-def batch_size(batch: Batch) -> int:
-    """The first axis of the first tensor found; 1 when there is none."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0]
-    if dataclasses.is_dataclass(batch):
-        batch = vars(batch)
-    if isinstance(batch, dict):
-        batch = list(batch.values())
-    if isinstance(batch, list | tuple) and batch:
-        return batch_size(batch[0])
-    return 1
-
-
-def round_for_log(value: float) -> float:
-    return float(f"{value:.6g}")

@@ -2,7 +2,7 @@
 
 In: a recipe (`training/recipes/`), an image tokenizer, a stream of conversations. Out, in the run directory:
 `metrics.jsonl`, `samples/` (drawn from fixed prompts), `checkpoints/` to continue from, and by `export` a model
-directory. The loop is transformers' Trainer (`sft_trainer.py`), in one process or in many.
+directory. The loop is the one of `loop.py`, in one process or in many.
 
 Shape legend: B rows, T tokens, I input pictures, N drawn pictures, L slots, d bits, h w the final grid.
 """
@@ -24,16 +24,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.autocast import settled_autocast
-from training.checkpoints import load_checkpoint, save_checkpoint
 from training.cpu.matmul_attention import use_matmul_attention
 from training.data import PICTURES_OF_A_ROW, Batch, BatchSettings, Conversations, MakeMessages, Share, loader
-from training.distributed import gather_into, is_main, rank, sharded_copy, world_size
-from training.loop import Finished, LoopSettings, make_optimizer, sample
-from training.sft_trainer import Losses, SftTrainer, Sums, Watch, tensorboard_callback, training_arguments
-from training.state import AveragedWeights, learning_values
+from training.distributed import join, rank, sharded_copy, world_size
+from training.loop import Finished, LoopSettings, Losses, OnSample, Sums, run
 from vargpt.assistant.model import VARGPT
+from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.assistant.processor import VargptProcessor
-from vargpt.assistant.sequence import Condition
+from vargpt.assistant.sequence import Visibility
 from vargpt.assistant.vision import patchify
 from vargpt.tokenizers.bit_correction import BitFlip, draw_flips
 from vargpt.types import ImageLayout
@@ -74,10 +72,9 @@ class SftSettings:
     (the others are repeated, and soon learnt). `compiled` has torch.compile fuse every layer (a quarter
     less time per step on a CPU, two minutes more at the start); without a C++ compiler a CPU run goes on as it is.
 
-    A batch is cut into `accumulation` micro-batches (in every process), which changes memory and nothing else.
     `gradient_checkpointing` computes the inside of layers again in the backward pass instead of keeping it. `sharded`
     spreads the weights over the processes (FSDP2); the model that was handed in stays whole in every process, in main
-    memory, to be sampled from and to hold the result. `tensorboard` writes the metrics for it too.
+    memory, to be sampled from and to hold the result.
     """
 
     loop: LoopSettings
@@ -93,28 +90,20 @@ class SftSettings:
     image_loss_weight: float = 2.0
     text_loss_weight: float = 1.0
     compiled: bool = False
-    accumulation: int = 1
     gradient_checkpointing: bool = False
     sharded: bool = False
-    tensorboard: bool = False
-
-    def __post_init__(self) -> None:
-        if self.accumulation < 1:
-            raise ValueError(
-                f"accumulation is the number of micro-batches of a step, at least 1; got {self.accumulation}"
-            )
 
 
 def draw_conditions(count: int, settings: SftSettings, generator: torch.Generator) -> Tensor:
-    """A `Condition` per drawn picture."""
+    """A `Visibility` per drawn picture."""
     chance = torch.rand(count, generator=generator)
     bounds = torch.tensor([settings.null_rate, settings.no_text_rate, settings.no_image_rate]).cumsum(0)
-    table = torch.tensor([Condition.NULL, Condition.IMAGE_ONLY, Condition.TEXT_ONLY, Condition.FULL])
+    table = torch.tensor([Visibility.NULL, Visibility.IMAGE_ONLY, Visibility.TEXT_ONLY, Visibility.FULL])
     return table[torch.bucketize(chance, bounds, right=True)]
 
 
 class PictureInputs:
-    """Turns the picture bytes of a batch into what the model takes: bits, targets, latents, patches."""
+    """Turns the picture bytes of a batch into what the model takes: drawn pictures, latents, patches."""
 
     def __init__(self, model: VARGPT, layout: ImageLayout, settings: SftSettings) -> None:
         self.model, self.layout, self.settings = model, layout, settings
@@ -135,12 +124,15 @@ class PictureInputs:
                 chosen = apart.pictures(seeds)
             flips = self.flips(dice, chosen, features.device)
             corrected = tokenizer.correct(features[:drawn], self.layout, flips)
-            inputs["image_bits"], inputs["target_bits"] = corrected.inputs.flat(), corrected.targets.flat()
-            inputs["conditions"] = self.conditions(dice, chosen).to(pixels.device)
             changes = self.changes(batch, pixels) if self.settings.change else None
             weights = token_weights(pixels[:drawn], self.layout, self.settings.detail, changes)
-            inputs["token_weights"] = weights * batch["drawn_learnt"][:, None]
-            inputs["image_size"] = (self.layout.height, self.layout.width)
+            inputs["pictures"] = PictureBatch(
+                tokens=corrected.inputs,
+                targets=corrected.targets,
+                weights=weights * batch["drawn_learnt"][:, None],
+                conditions=self.conditions(dice, chosen).to(pixels.device),
+                count=batch["num_pictures"],
+            )
         seen = batch["input_drawn"]
         if len(seen):
             index = picture_index(batch)
@@ -160,9 +152,9 @@ class PictureInputs:
         return inputs
 
     def conditions(self, dice: Sequence[torch.Generator], apart: Sequence[bool]) -> Tensor:
-        """A `Condition` per drawn picture."""
+        """A `Visibility` per drawn picture."""
         drawn = torch.cat([draw_conditions(1, self.settings, one) for one in dice])
-        return drawn.masked_fill(torch.tensor(apart), int(Condition.FULL))
+        return drawn.masked_fill(torch.tensor(apart), int(Visibility.FULL))
 
     def changes(self, batch: Batch, pixels: Tensor) -> Tensor:
         """How much more every pixel of a drawn picture counts for being another than in its source, "N 1 H W"."""
@@ -182,7 +174,7 @@ class PictureInputs:
 
     def flips(self, dice: Sequence[torch.Generator], apart: Sequence[bool], device: torch.device) -> tuple[Tensor, ...]:
         """Which bits of every drawn picture are fed in wrong, scale by scale."""
-        num_bits, settings = self.model.image_tokenizer.num_bits, self.settings
+        num_bits, settings = self.model.image_tokenizer.code_dim, self.settings
         each = []
         for one, alone in zip(dice, apart, strict=True):
             strength = settings.apart.flip_strength if settings.apart and alone else settings.flip_strength
@@ -231,7 +223,7 @@ def make_losses(model: VARGPT, layout: ImageLayout, settings: SftSettings) -> Lo
     """
     picture_inputs = PictureInputs(model, layout, settings)
 
-    def losses(module: nn.Module, batch: Batch) -> tuple[Tensor, Sums]:
+    def losses(module: nn.Module, batch: Batch, step: int = 0) -> tuple[Tensor, Sums]:
         has_pictures = len(batch["drawn_images"]) + len(batch["uploaded_images"]) > 0
         inputs = picture_inputs(batch) if has_pictures else {}
         output = module(
@@ -239,12 +231,10 @@ def make_losses(model: VARGPT, layout: ImageLayout, settings: SftSettings) -> Lo
             attention_mask=batch["attention_mask"],
             labels=batch["labels"],
             num_text_tokens=batch["num_text_tokens"],
-            num_pictures=batch["num_pictures"],
             **inputs,
         )
         zero = output.loss.new_zeros(())
         sums = {
-            "loss": output.loss.detach(),
             "text_loss": output.text_loss.detach(),
             "image_loss": zero,
             "pictures": batch["drawn_learnt"].sum(),
@@ -254,7 +244,7 @@ def make_losses(model: VARGPT, layout: ImageLayout, settings: SftSettings) -> Lo
         }
         by_scale = output.loss.new_zeros(layout.num_scales)
         if output.scale_losses is not None:
-            full = (inputs["conditions"] == Condition.FULL) & batch["drawn_learnt"]
+            full = (inputs["pictures"].conditions == Visibility.FULL) & batch["drawn_learnt"]
             sums |= {"image_loss": output.image_loss.detach(), "full_pictures": full.sum()}
             by_scale = output.scale_losses.detach()[full].sum(0)
         return output.loss, sums | {f"bit_loss_{k}": value for k, value in enumerate(by_scale)}
@@ -304,20 +294,13 @@ def switch_checkpointing(model: VARGPT, to: Literal["enable", "disable"]) -> Non
 
 
 @contextlib.contextmanager
-def lent_to_trainer(model: VARGPT) -> Iterator[None]:
-    """Gives the model back without what a run switches on: a Trainer's mark in the config, activation checkpointing."""
-    config = model.config
-    had_cache = "use_cache" in vars(config)
-    cache = getattr(config, "use_cache", None)
-    was_checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+def checkpointing_undone(model: VARGPT) -> Iterator[None]:
+    """Gives the model back without the activation checkpointing that a run switches on."""
+    was_on = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     try:
         yield
     finally:
-        if had_cache:
-            config.use_cache = cache
-        else:
-            vars(config).pop("use_cache", None)
-        if not was_checkpointing:
+        if not was_on:
             switch_checkpointing(model, "disable")
 
 
@@ -327,7 +310,7 @@ def train(
     make_messages: MakeMessages,
     settings: SftSettings,
     run_dir: Path,
-    on_sample: Callable[[nn.Module, int], None] | None = None,
+    on_sample: OnSample | None = None,
     make_texts: MakeMessages | None = None,
 ) -> Finished:
     """Trains everything but the image tokenizer, in place; continues from the last checkpoint in `run_dir` if any.
@@ -345,50 +328,26 @@ def train(
         make_texts: the stream that `settings.batches.texts_per_pool` speaks of.
 
     Raises:
-        ImportError: accelerate, or a tensorboard that was asked for, is not installed.
-        ValueError: the folder holds a run of another kind, or the device cannot be had.
+        ImportError: a tensorboard that was asked for is not installed.
+        ValueError: the folder holds a run of another kind.
         FloatingPointError: too many losses in a row were not finite.
     """
-    arguments = training_arguments(settings.loop, run_dir, settings.accumulation)
-    autocast = settled_autocast(settings.loop.autocast, arguments.device, model)
-    loop = dataclasses.replace(settings.loop, autocast=autocast)
-    settings = dataclasses.replace(settings, loop=loop)
+    device = join(settings.loop.device)
+    autocast = settled_autocast(settings.loop.autocast, device, model)
+    settings = dataclasses.replace(settings, loop=dataclasses.replace(settings.loop, autocast=autocast))
     model.config.image_loss_weight = settings.image_loss_weight
     model.config.text_loss_weight = settings.text_loss_weight
     model.image_tokenizer.requires_grad_(False)
-    if arguments.device.type == "cpu":
+    if device.type == "cpu":
         use_matmul_attention(model)
     (run_dir / "samples").mkdir(parents=True, exist_ok=True)
-    with lent_to_trainer(model):
-        learner = make_learner(model, settings, arguments.device)
-        optimizer = make_optimizer(learner, loop)
-        ema = AveragedWeights(learner, loop.ema_decay) if loop.ema_decay else None
-        step = load_checkpoint(run_dir, learner, optimizer, ema)
-        share = Share(rank(), world_size(), settings.accumulation)
-        layout = model.config.layout()
+    layout, share = model.config.layout(), Share(rank(), world_size(), settings.loop.accumulation)
+
+    def batches(step: int) -> Iterator[Batch]:
         stream = Conversations(make_messages, processor, layout.num_tokens, settings.batches, step, make_texts, share)
+        return iter(loader(stream))
 
-        def save(step: int) -> None:
-            save_checkpoint(run_dir, learner, optimizer, ema, step, loop.save_frozen)
-
-        def show(step: int) -> None:
-            averaged = ema
-            if learner is not model:
-                gather_into(model, learning_values(learner) if ema is None else ema.values)
-                averaged = None
-            if on_sample is not None and is_main():
-                sample(model, averaged, on_sample, step)
-
+    with checkpointing_undone(model):
+        learner = make_learner(model, settings, device)
         losses = make_losses(learner, layout, settings)
-        trainer = SftTrainer(
-            learner, arguments, loop, losses, report, loader(stream), optimizer, ema, step, run_dir, save
-        )
-        trainer.add_callback(Watch(trainer, learner, show))
-        if settings.tensorboard:
-            trainer.add_callback(tensorboard_callback(run_dir))
-        step = trainer.run()
-        show(step)
-        if learner is not model:
-            gather_into(model, learning_values(learner))
-            ema = None if ema is None else ema.put_together()
-    return Finished(step, step >= loop.total_steps, ema, trainer.metrics, autocast)
+        return run(settings.loop, learner, losses, batches, run_dir, report, on_sample, whole_model=model)

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.cpu.matmul_attention import use_matmul_attention
-from training.loop import Finished, LoopSettings, pick_device, run
+from training.distributed import join
+from training.loop import Finished, LoopSettings, run
 from training.sft import to_pixels
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor
@@ -146,12 +147,13 @@ def train(
     run_dir: Path,
     occupied: str = "kind",
 ) -> Finished:
-    """Trains the ViT of `model` in place; continues from `run_dir/state.pt`. The heads stay in that state only.
+    """Trains the ViT of `model` in place; continues from the last checkpoint in `run_dir`. The heads stay in
+    checkpoints only.
 
     `words` holds a vector, or None, for every class number of every label (`word_vectors`).
     """
     torch.manual_seed(settings.loop.seed)
-    if pick_device(settings.loop.device).type == "cpu":
+    if join(settings.loop.device).type == "cpu":
         use_matmul_attention(model)
     reader = CellReader(model, words)
 
@@ -160,8 +162,9 @@ def train(
         workers = settings.num_workers
         return iter(DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None))
 
-    def compute_loss(_: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Any]]:
+    def losses(module: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Any]]:
         images, labels = batch
-        return cell_loss(reader(to_pixels(images)), labels, settings.empty_weight, occupied)
+        loss, sums = cell_loss(module(to_pixels(images)), labels, settings.empty_weight, occupied)
+        return loss, sums | {"samples": torch.tensor(float(len(images)))}
 
-    return run(settings.loop, reader, compute_loss, batches, run_dir)
+    return run(settings.loop, reader, losses, batches, run_dir)

@@ -1,14 +1,13 @@
-"""The configuration that is saved with the weights: one `VargptConfig` with a sub-config per organ.
+"""The configuration that is saved with the weights: one class per architecture, and a `VargptConfig` of them all.
 
-text_config and vision_config are transformers' own Qwen2-VL configs; the image tokenizer's and the generator's are
-ours. Field names of published behaviours that we do not share by default ("quirks") carry the published value in their
-docstring line.
+text_config and vision_config are transformers' own Qwen2-VL configs; those of image tokenizers and generators are ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -17,39 +16,103 @@ from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfi
 from vargpt.types import ImageLayout, ImageSampling
 
 
-@strict
-class VargptImageTokenizerConfig(PreTrainedConfig):
-    """The convolutional autoencoder and its bitwise multi-scale residual quantizer.
+class ArchitectureConfig(PreTrainedConfig):
+    """What configs of image tokenizers and generators share: how older files of theirs are read.
 
-    `patch_size` folds squares of pixels into channels before the first convolution (published: 1); `linear_path` adds
-    a linear map of each cell beside the network (published: False). `encoder_kernel_size` 1 and `norm_groups` 0 make
-    the bits of a cell depend on that cell (and on the coarser bits) alone (published: 3, and 32 groups). With a
-    `token_patch` of p, a token stands for p x p cells and has as many times more bits (Infinity-8B: 2).
+    `fixed` names fields that files of earlier versions hold and that this architecture has but one value of;
+    `forgotten` those that say nothing about the weights.
+    """
+
+    fixed: ClassVar[Mapping[str, Any]] = {}
+    forgotten: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**without_old_fields(self, kwargs, self.fixed, self.forgotten))
+
+
+def without_old_fields(
+    config: PreTrainedConfig, fields: Mapping[str, Any], fixed: Mapping[str, Any], forgotten: frozenset[str]
+) -> dict[str, Any]:
+    """The fields of a file but for those that earlier versions had.
+
+    Raises:
+        ValueError: one of them held a value that the architecture does not have.
+    """
+    wrong = {name: fields[name] for name, value in fixed.items() if fields.get(name, value) != value}
+    if wrong:
+        raise ValueError(
+            f"{type(config).__name__} has no such form: {wrong}; what it has is "
+            f"{ {name: fixed[name] for name in wrong} }"
+        )
+    return {name: value for name, value in fields.items() if name not in fixed and name not in forgotten}
+
+
+# What the training of a tokenizer once kept in its config; training/tokenizer has it now.
+TRAINING_FIELDS = frozenset({"entropy_weight", "entropy_inv_temperature", "commitment_weight", "upsample_mode"})
+
+
+@strict
+class BsqTokenizerConfig(ArchitectureConfig):
+    """Our image tokenizer: an autoencoder whose bits each depend on one cell and the coarser bits alone.
+
+    `patch_size` folds squares of pixels into channels before the first convolution.
     """
 
     model_type = "vargpt_image_tokenizer"
     base_config_key = "image_tokenizer_config"
+    fixed: ClassVar[Mapping[str, Any]] = {
+        "attention": False, "norm_groups": 0, "token_patch": 1, "linear_path": True, "encoder_kernel_size": 1,
+    }  # fmt: skip
+    forgotten: ClassVar[frozenset[str]] = TRAINING_FIELDS
 
     num_bits: int = 16
     base_channels: int = 32
     channel_multipliers: list[int] | tuple[int, ...] = (1, 2, 4, 4)
     num_res_blocks: int = 1
-    attention: bool = False
-    norm_groups: int = 8
     patch_size: int = 1
-    token_patch: int = 1
-    linear_path: bool = False
-    encoder_kernel_size: int = 3
-    upsample_mode: str = "bilinear"
-    entropy_weight: float = 0.1
-    entropy_inv_temperature: float = 1.0
-    commitment_weight: float = 0.25
     initializer_range: float = 0.02
 
     @property
     def downsample_factor(self) -> int:
         """Pixels per cell of the final grid, along one axis."""
-        return self.patch_size * self.token_patch * 2 ** (len(self.channel_multipliers) - 1)
+        return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
+
+    def validate_bits(self) -> None:
+        """Refuses code widths that the bitwise quantizer was never built for."""
+        check_bits(self.num_bits, 1)
+
+
+@strict
+class InfinityTokenizerConfig(ArchitectureConfig):
+    """Infinity's image tokenizer (arXiv 2412.04431): convolutions of 3x3, normalisation in `norm_groups` groups.
+
+    With a `token_patch` of p, a token stands for p x p cells and has as many times more bits (Infinity-8B: 2).
+    """
+
+    model_type = "infinity_image_tokenizer"
+    base_config_key = "image_tokenizer_config"
+    fixed: ClassVar[Mapping[str, Any]] = {
+        "attention": False, "patch_size": 1, "linear_path": False, "encoder_kernel_size": 3,
+    }  # fmt: skip
+    forgotten: ClassVar[frozenset[str]] = TRAINING_FIELDS
+
+    num_bits: int = 32
+    base_channels: int = 128
+    channel_multipliers: list[int] | tuple[int, ...] = (1, 2, 4, 4, 4)
+    num_res_blocks: int = 2
+    norm_groups: int = 32
+    token_patch: int = 1
+    initializer_range: float = 0.02
+
+    @property
+    def downsample_factor(self) -> int:
+        """Pixels per token of the final grid, along one axis."""
+        return self.token_patch * 2 ** (len(self.channel_multipliers) - 1)
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels per place of the first convolution, along one axis."""
+        return 1
 
     @property
     def feature_channels(self) -> int:
@@ -58,34 +121,32 @@ class VargptImageTokenizerConfig(PreTrainedConfig):
 
     def validate_bits(self) -> None:
         """Refuses code widths that the bitwise quantizer was never built for."""
-        if not 8 <= self.num_bits <= 64:
-            raise ValueError(f"num_bits must lie between 8 and 64, got {self.num_bits}")
-        if self.token_patch < 1 or self.num_bits % self.token_patch**2:
-            raise ValueError(f"num_bits ({self.num_bits}) must be a multiple of the square of token_patch")
+        check_bits(self.num_bits, self.token_patch)
+
+
+def check_bits(num_bits: int, token_patch: int) -> None:
+    """Raises ValueError for a code width that a bitwise quantizer cannot have."""
+    if not 8 <= num_bits <= 64:
+        raise ValueError(f"num_bits must lie between 8 and 64, got {num_bits}")
+    if token_patch < 1 or num_bits % token_patch**2:
+        raise ValueError(f"num_bits ({num_bits}) must be a multiple of the square of token_patch")
 
 
 @strict
-class VargptGeneratorConfig(PreTrainedConfig):
-    """The next-scale transformer that draws.
+class NextScaleConfig(ArchitectureConfig):
+    """Our next-scale transformer. The first slot of the language model steers AdaLN; every token may repeat its source.
 
-    `memory_size` is the width of the decoder memory and of the LLM outputs handed over (after the projector).
-    `conditioning` is "slots" (the LLM's word on the first slot steers AdaLN) or, as published, "pooled": the memory is
-    normalised and projected to the generator's width, AdaLN and the start follow from an attentive pool over it, and
-    the learned null is a sequence of `null_length` states, as many as the memory it replaces has.
-    `memory_projection` off (published VARGPT-v1.1, not Infinity) leaves the pooled memory as it comes, although the
-    checkpoint holds the layers. `slot_projection` maps the LLM's outputs to the generator's width (published: False,
-    they have it already), and `input_residual` adds each slot's own code embedding to them (published: False).
-    `corner_positions` rounds rotary positions onto the layout's `position_grid` (published: True) where ours are
-    centres of cells on a page of `rope_grid` units.
-    `source_memory` appends the source image's final-scale latents to the memory of an edit (published: False).
-    `source_copy` lets each token repeat the source of an edit (published: False); it needs `source_memory`.
-    `cross_attention_rounded` rounds what enters and leaves attention over text to bfloat16 (published: True).
-    `absolute_positions` also adds a linear map of the rotary angles to the input (published: False).
-    `cross_qk_norm` l2-normalises queries and keys of cross-attention, with a learned temperature (published: False).
+    `memory_size` is the width of the memory and of the language model's outputs handed over (after the projector).
+    Positions are centres of tokens on a picture of `rope_grid` units.
     """
 
     model_type = "vargpt_next_scale"
     base_config_key = "generator_config"
+    fixed: ClassVar[Mapping[str, Any]] = {
+        "conditioning": "slots", "null_length": 1, "memory_projection": True, "slot_projection": True,
+        "corner_positions": False, "input_residual": True, "source_memory": True, "source_copy": True,
+        "cross_qk_norm": True, "cross_attention_rounded": False, "absolute_positions": True,
+    }  # fmt: skip
 
     hidden_size: int = 256
     num_layers: int = 6
@@ -97,55 +158,51 @@ class VargptGeneratorConfig(PreTrainedConfig):
     max_scales: int = 15
     rope_base: float = 10000.0
     rope_grid: int = 64
-    conditioning: str = "slots"
-    null_length: int = 1
-    memory_projection: bool = True
-    slot_projection: bool = True
-    corner_positions: bool = False
-    input_residual: bool = True
-    source_memory: bool = True
-    source_copy: bool = False
-    cross_qk_norm: bool = True
-    cross_attention_rounded: bool = False
-    absolute_positions: bool = True
     norm_eps: float = 1e-6
     initializer_range: float = 0.02
 
     @property
     def mlp_size(self) -> int:
-        """Width inside the MLP of a block; published weights round it to a multiple of 256."""
-        inner = round(self.hidden_size * self.mlp_ratio)
-        return round(inner / 256) * 256 if self.conditioning == "pooled" else inner
+        """Width inside the MLP of a block."""
+        return round(self.hidden_size * self.mlp_ratio)
 
-    def validate_conditioning(self) -> None:
-        """Refuses conditioning that does not exist."""
-        if self.conditioning not in ("slots", "pooled"):
-            raise ValueError(f"conditioning is 'slots' or 'pooled', got {self.conditioning!r}")
-        if self.source_copy and not self.source_memory:
-            raise ValueError("source_copy repeats what source_memory remembers: switch both on, or source_copy off")
+
+@strict
+class InfinityConfig(ArchitectureConfig):
+    """Infinity's next-scale transformer (arXiv 2412.04431), which VARGPT-v1.1 draws with, too.
+
+    `memory_size` is the width of the text states. AdaLN and the start follow from an attentive pool over them; the
+    learned null is a sequence of `null_length` states.
+    """
+
+    model_type = "infinity_next_scale"
+    base_config_key = "generator_config"
+
+    hidden_size: int = 2048
+    num_layers: int = 32
+    num_heads: int = 16
+    mlp_ratio: float = 4.0
+    code_dim: int = 32
+    num_bits: int = 32
+    memory_size: int = 2048
+    null_length: int = 512
+    max_scales: int = 15
+    rope_base: float = 10000.0
+    norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+    @property
+    def mlp_size(self) -> int:
+        """Width inside the MLP of a block: a multiple of 256, as published."""
+        return round(round(self.hidden_size * self.mlp_ratio) / 256) * 256
 
 
 @strict
 class VargptConfig(PreTrainedConfig):
-    """All organs of one model, its special tokens, and the pictures it draws by default.
+    """All modules of one chat model, its special tokens, and the pictures it draws by default.
 
     `scale_schedules` maps "HEIGHTxWIDTH" in pixels to a coarse-to-fine list of (h, w); `default_size` is one of
     its keys. What size input pictures are brought to is the processor's affair (`VargptProcessor.fixed_size`).
-
-    `inner_projectors` keeps the first layer of both projectors at the width of what comes in (published: True).
-    `slots_by_length` counts the positions of slots from the number of tokens before them instead of the position
-    reached (published: True; the two differ after an input picture). `null_forgets_scales` lets the unconditional
-    branch see nothing but its own scale in the language model, from position 0 (published: True).
-
-    `trains_as_published` (published: True) has pictures learnt the way VARGPT-v1.1 does: their slots, padded to a
-    multiple of 128, are ordinary tokens with ordinary positions that later text sees; a dropped condition is taken from
-    AdaLN and the start alone; every bit counts alike.
-
-    `vision_norm` brings the ViT's features to the loudness of words with a norm of their own (published: False, whose
-    ViT was trained to it). Without it, a ViT that learns from nothing shouts its first constant at the language model.
-
-    `vision_positions` adds a picture feature's place on its page to it (published: False; see `PagePositions`).
-
     `image_sampling` holds fields of `ImageSampling`: how this model's pictures are drawn unless asked otherwise.
     """
 
@@ -153,9 +210,14 @@ class VargptConfig(PreTrainedConfig):
     sub_configs = {
         "text_config": Qwen2VLTextConfig,
         "vision_config": Qwen2VLVisionConfig,
-        "image_tokenizer_config": VargptImageTokenizerConfig,
-        "generator_config": VargptGeneratorConfig,
+        "image_tokenizer_config": BsqTokenizerConfig,
+        "generator_config": NextScaleConfig,
     }
+
+    fixed: ClassVar[Mapping[str, Any]] = {
+        "inner_projectors": False, "slots_by_length": False, "null_forgets_scales": False,
+        "trains_as_published": False, "vision_norm": True, "vision_positions": True,
+    }  # fmt: skip
 
     text_config: Any = None
     vision_config: Any = None
@@ -174,12 +236,6 @@ class VargptConfig(PreTrainedConfig):
 
     scale_schedules: dict[str, Any] | None = None
     default_size: str = "64x64"
-    inner_projectors: bool = False
-    slots_by_length: bool = False
-    null_forgets_scales: bool = False
-    trains_as_published: bool = False
-    vision_norm: bool = False
-    vision_positions: bool = False
     image_sampling: dict[str, Any] | None = None
     tie_word_embeddings: bool = True
     image_loss_weight: float = 1.0
@@ -196,10 +252,10 @@ class VargptConfig(PreTrainedConfig):
                 setattr(self, name, config_class(**fields))
         if self.scale_schedules is None:
             self.scale_schedules = {size: [list(scale) for scale in scales] for size, scales in NANO_SCHEDULES.items()}
-        super().__post_init__(**kwargs)
+        super().__post_init__(**without_old_fields(self, kwargs, self.fixed, frozenset()))
 
-    def validate_organs(self) -> None:
-        """Refuses organs that could not work together; the message says which numbers differ."""
+    def validate_modules(self) -> None:
+        """Refuses modules that could not work together; the message says which numbers differ."""
         tokenizer, generator = self.image_tokenizer_config, self.generator_config
         if not isinstance(tokenizer, PreTrainedConfig) or not isinstance(generator, PreTrainedConfig):
             return  # not built yet
@@ -227,15 +283,11 @@ class VargptConfig(PreTrainedConfig):
             ValueError: the model has no scale schedule for this size; the message lists the sizes it has.
         """
         key = self.default_size if size is None else f"{size[0]}x{size[1]}"
-        return scheduled_layout(self.scale_schedules or {}, key, self.generator_config.corner_positions)
+        return scheduled_layout(self.scale_schedules or {}, key)
 
 
-def scheduled_layout(
-    schedules: Mapping[str, Sequence[Sequence[int]]], key: str, corner_positions: bool = False
-) -> ImageLayout:
+def scheduled_layout(schedules: Mapping[str, Sequence[Sequence[int]]], key: str) -> ImageLayout:
     """The layout of "HEIGHTxWIDTH" among a model's scale schedules.
-
-    With `corner_positions` it names the last grid of the longest schedule that goes on from this one.
 
     Raises:
         ValueError: there is no such size; the message lists those there are.
@@ -243,9 +295,13 @@ def scheduled_layout(
     if key not in schedules:
         raise ValueError(f"this model draws no {key} pictures (height x width); choose one of {sorted(schedules)}")
     height, width = (int(side) for side in key.split("x"))
-    scales = grids(schedules[key])
-    longer = [other for other in map(grids, schedules.values()) if other[: len(scales)] == scales]
-    return ImageLayout(height, width, scales, max(longer, key=len)[-1] if corner_positions else None)
+    return ImageLayout(height, width, grids(schedules[key]))
+
+
+def on_largest_grid(layout: ImageLayout, schedules: Mapping[str, Sequence[Sequence[int]]]) -> ImageLayout:
+    """The same with the grid that Infinity rounds positions onto: the last of the longest schedule that begins so."""
+    longer = [other for other in map(grids, schedules.values()) if other[: layout.num_scales] == layout.scales]
+    return replace(layout, position_grid=max(longer, key=len)[-1])
 
 
 def grids(schedule: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
@@ -261,6 +317,5 @@ NANO_SCHEDULES: dict[str, list[list[int]]] = {
     "64x48": [[1, 1], [2, 2], [3, 2], [4, 3], [6, 4], [8, 6]],
 }
 
-AutoConfig.register("vargpt_image_tokenizer", VargptImageTokenizerConfig)
-AutoConfig.register("vargpt_next_scale", VargptGeneratorConfig)
-AutoConfig.register("vargpt", VargptConfig)
+for _config in (BsqTokenizerConfig, InfinityTokenizerConfig, NextScaleConfig, InfinityConfig, VargptConfig):
+    AutoConfig.register(_config.model_type, _config)

@@ -42,9 +42,6 @@ def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:
             "channel_multipliers": [1, 2],
             "num_res_blocks": 1,
             "patch_size": 4,
-            "linear_path": True,
-            "encoder_kernel_size": 1,
-            "norm_groups": 0,
         },
         generator_config={
             "hidden_size": width,
@@ -54,12 +51,9 @@ def nano(special: SpecialTokens, vocab_size: int) -> VargptConfig:
             "code_dim": 32,
             "num_bits": 32,
             "memory_size": width,
-            "source_copy": True,
         },
         scale_schedules={"64x64": NANO_SCHEDULES["64x64"]},
         default_size="64x64",
-        vision_norm=True,
-        vision_positions=True,
         image_sampling={"guidance_scale": 3.0, "temperature": 0.3},
         initializer_range=0.06,  # about 1/sqrt(width); with 0.02, attention stays uniform for hours
         **config_fields(special),

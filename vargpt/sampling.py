@@ -7,16 +7,17 @@ Shape legend: G guidance branches, N rows, V choices.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vargpt.types import ImageSampling, TextSampling
+from vargpt.types import GuidanceSchedule, ImageSampling, TextSampling
 
 MAX_SEED = 2**31 - 1
 
@@ -41,6 +42,39 @@ def check_image_sampling(sampling: ImageSampling) -> None:
             raise ValueError(f"top_p must lie in (0, 1], got {value}")
         if any(not 0 <= item < float("inf") for item in values):
             raise ValueError(f"{name} must be a finite number >= 0, got {value}")
+    if sampling.guidance_schedule not in get_args(GuidanceSchedule):
+        raise ValueError(
+            f"guidance_schedule is one of {list(get_args(GuidanceSchedule))}, got {sampling.guidance_schedule!r}"
+        )
+    first, last = sampling.guidance_interval
+    if not 0 <= first <= last <= 1:
+        raise ValueError(f"guidance_interval holds two shares of the steps, 0 <= a <= b <= 1, got {first} and {last}")
+
+
+def settings_of(sampling: ImageSampling) -> dict[str, Any]:
+    """What is written beside a picture of how it was drawn, as JSON has it: what differs from nothing being asked.
+
+    Guidance, temperature, top-k and top-p are always there. Inverse: `ImageSampling(**settings)`.
+    """
+    default, always = ImageSampling(), ("guidance_scale", "temperature", "top_k", "top_p")
+    chosen = {
+        name: value for name, value in asdict(sampling).items() if name in always or value != getattr(default, name)
+    }
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
+
+
+def guidance_at(sampling: ImageSampling, step: int, num_steps: int) -> tuple[float, float]:
+    """(guidance scale, image guidance scale) at step 0 .. num_steps - 1, by schedule and interval; 1 guides nowhere."""
+    progress = step / max(num_steps - 1, 1)
+    first, last = sampling.guidance_interval
+    scale = at_scale(sampling.guidance_scale, step)
+    image_scale = 1.0 if sampling.image_guidance_scale is None else at_scale(sampling.image_guidance_scale, step)
+    if not first <= progress <= last:
+        return 1.0, 1.0
+    if sampling.guidance_schedule == "constant":
+        return scale, image_scale
+    share = progress if sampling.guidance_schedule == "linear" else (1 - math.cos(math.pi * progress)) / 2
+    return 1 + (scale - 1) * share, 1 + (image_scale - 1) * share
 
 
 def changed_sampling(

@@ -11,13 +11,12 @@ from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor, square_image_processor
 from vargpt.assistant.special_tokens import SpecialTokens, config_fields
 from vargpt.assistant.text_tokenizer import train_text_tokenizer
-from vargpt.config import VargptConfig, VargptGeneratorConfig, VargptImageTokenizerConfig
-from vargpt.generators.next_scale import PooledNextScaleGenerator
-from vargpt.generators.schedules import infinity_schedules
-from vargpt.published.vargpt_v1_1 import PUBLISHED_AUTOENCODER, PUBLISHED_DECODER
+from vargpt.config import InfinityConfig, InfinityTokenizerConfig, VargptConfig
+from vargpt.generators.infinity import InfinityGenerator
+from vargpt.published.infinity import infinity_layouts
 from vargpt.text_to_image.pipeline import TextToImage, TextToImageConfig
 from vargpt.text_to_image.text_encoder import TextEncoder
-from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
+from vargpt.tokenizers.bsq import InfinityTokenizer
 from vargpt.types import ImageSampling
 
 TEXTS = (
@@ -68,7 +67,7 @@ def tiny_config(special: SpecialTokens | None = None, **overrides: Any) -> Vargp
             "num_bits": 8,
             "base_channels": 8,
             "channel_multipliers": [1, 1, 2, 2],
-            "norm_groups": 4,
+            "num_res_blocks": 1,
         },
         "generator_config": {
             "hidden_size": 32,
@@ -78,7 +77,6 @@ def tiny_config(special: SpecialTokens | None = None, **overrides: Any) -> Vargp
             "code_dim": 8,
             "num_bits": 8,
             "memory_size": 24,
-            "source_copy": True,
         },
         "scale_schedules": {name: list(schedule) for name, schedule in TINY_SCHEDULES.items()},
         "default_size": "32x32",
@@ -105,8 +103,6 @@ def tiny_processor(max_context: int = 1024) -> VargptProcessor:
 # -- models that only draw ---------------------------------------------------------------------------------------------
 
 TINY_DECODER = {
-    **PUBLISHED_DECODER,
-    "memory_projection": True,
     "hidden_size": 64,
     "num_layers": 4,
     "num_heads": 4,
@@ -116,7 +112,6 @@ TINY_DECODER = {
     "null_length": 40,
 }
 TINY_AUTOENCODER = {
-    **PUBLISHED_AUTOENCODER,
     "num_bits": 8,
     "base_channels": 8,
     "channel_multipliers": [1, 1, 1, 2, 2],
@@ -155,16 +150,16 @@ def tiny_text_encoder(seed: int = 0, width: int = 32) -> TextEncoder:
 def tiny_text_to_image(seed: int = 0) -> TextToImage:
     """Infinity's form at the smallest useful size: random weights, every published size of picture, 8 bits a token."""
     config = TextToImageConfig(
-        generator_config=VargptGeneratorConfig(**TINY_DECODER),
-        image_tokenizer_config=VargptImageTokenizerConfig(**TINY_AUTOENCODER),
-        scale_schedules=infinity_schedules(),
+        generator_config=InfinityConfig(**TINY_DECODER),
+        image_tokenizer_config=InfinityTokenizerConfig(**TINY_AUTOENCODER),
+        layouts=infinity_layouts(),
         default_size="256x256",
         sampling=ImageSampling(guidance_scale=3.0, temperature=0.5, top_p=0.97),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        generator = PooledNextScaleGenerator(config.generator_config)
-        tokenizer = MultiScaleBsqTokenizer(config.image_tokenizer_config)
+        generator = InfinityGenerator(config.generator_config)
+        tokenizer = InfinityTokenizer(config.image_tokenizer_config)
         for parameter in (*generator.parameters(), *tokenizer.parameters()):
             parameter.data += torch.randn_like(parameter) * 0.05
     return TextToImage(config, tiny_text_encoder(seed), generator, tokenizer)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Role = Literal["system", "user", "assistant"]
 Route = Literal["auto", "text", "image"]
 FinishReason = Literal["stop", "length", "cancelled"]
+GuidanceSchedule = Literal["constant", "linear", "cosine"]
 MAX_PICTURES = 16  # in one reply
 
 
@@ -133,17 +134,46 @@ class ImageTokens:
         return replace(self, grids=tuple(grid.to(device) for grid in self.grids), known=known)
 
 
+@dataclass(frozen=True)
+class Bits:
+    """A token is so many bits, each with a decision of its own (BSQ)."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A token is one index into a codebook of this size (VQ, FSQ)."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A token is a vector of so many numbers (KL)."""
+
+    dim: int
+
+
+TokenSpace = Bits | Codes | Latents
+
+
 @runtime_checkable
 class TokenCodec(Protocol):
-    """What a generator may ask of a tokenizer without importing it."""
+    """What any generator may ask of a tokenizer without importing it."""
+
+    @property
+    def space(self) -> TokenSpace:
+        """What one token is."""
 
     @property
     def code_dim(self) -> int:
         """Channels of the continuous code of one token."""
 
-    @property
-    def num_bits(self) -> int:
-        """Bits of one token."""
+
+@runtime_checkable
+class ScaleCodec(TokenCodec, Protocol):
+    """What a next-scale generator asks besides."""
 
     def next_input(self, tokens: ImageTokens, k: int) -> Tensor:
         """The continuous input "N h_k w_k code_dim" of scale k >= 1, from the grids of scales 0 .. k-1."""
@@ -151,7 +181,12 @@ class TokenCodec(Protocol):
     def scale_inputs(self, tokens: ImageTokens) -> tuple[Tensor, ...]:
         """`next_input` of every scale from 1 to the last one at once."""
 
-    def rest(self, latents: Tensor, layout: ImageLayout, grids: tuple[Tensor, ...]) -> Tensor:
+
+@runtime_checkable
+class EditCodec(ScaleCodec, Protocol):
+    """What editing asks besides."""
+
+    def residual(self, latents: Tensor, layout: ImageLayout, grids: tuple[Tensor, ...]) -> Tensor:
         """What latents "N h w code_dim" of a picture hold beyond the first k grids, as "N h_k w_k code_dim".
 
         Where all that was drawn so far is as in that picture, its signs are the bits of that picture's scale k.
@@ -167,6 +202,7 @@ class Branch:
     source: Tensor | None = None  # "N h w d": final-scale latents of the source image of an edit
     source_mask: Tensor | None = None  # "N", True = this image has a source
     pooled: Tensor | None = None  # "N P D": what a pooled condition is made of, if not the memory
+    pooled_mask: Tensor | None = None  # "N", False = this image's pooled condition is the null's
     null_lengths: Tensor | None = None  # "N": how many states a null that is a sequence stands in for
     label: str = "conditional"
 
@@ -258,14 +294,23 @@ class ImageSampling:
     it weighs the source image (image only minus null), `guidance_scale` then weighs the instruction (full minus image
     only), at the price of a third branch; None weighs both alike with two branches. `guidance_layer` is where branches
     are combined: 0 = at the logits, -n = at the output of the n-th layer from the end plus one (Infinity).
+    `guidance_schedule` lets the scale grow from 1 at the first step to its value at the last one, in a line or along a
+    cosine; outside `guidance_interval`, shares of the steps from 0 to 1, the conditional branch decides alone.
+    `smooth` blends the codes of the likeliest tokens (VAR), `num_steps` is in how many steps tokens are unmasked, and
+    `diffusion_steps` how many a diffusion head takes for one; a generator refuses what it cannot use.
     """
 
     guidance_scale: float | tuple[float, ...] = 2.0
+    guidance_schedule: GuidanceSchedule = "constant"
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_layer: int = 0
     image_guidance_scale: float | tuple[float, ...] | None = None
     temperature: float | tuple[float, ...] = 0.5
     top_k: int | tuple[int, ...] = 0
     top_p: float | tuple[float, ...] = 1.0
+    smooth: bool = False
+    num_steps: int | None = None
+    diffusion_steps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

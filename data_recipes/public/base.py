@@ -1,8 +1,8 @@
-"""The seam of the data recipes: a card that says what a set is, and rows that any set can be read as.
+"""What every public data set is read as: a `DataSet` card with its licence, and `SourceRow`s in one common form.
 
-In: a folder on disk or the id of a set on the Hugging Face hub. Out: an iterator of `Row`s, whose pictures are still
-closed, so that a broken one can be skipped and named. Every module of a data set has a `CARD` and a function
-`read(source) -> Iterator[Row]` (the protocol `Recipe`); `catalogue.py` lists them.
+In: a folder on disk or the id of a set on the Hugging Face hub. Out: an iterator of `SourceRow`s, whose pictures are
+not decoded yet, so that a broken one can be skipped and named. Every module of a data set has a `CARD` and a function
+`read(source) -> Iterator[SourceRow]` (the protocol `Recipe`); `catalogue.py` lists them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Kind = Literal["understanding", "text_to_image", "editing", "prompts", "labels"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """What one must know of a set before using it. `commercial` is our reading of the licence, not legal advice."""
+    """Licence, size, source and purpose of a data set. `commercial` is our reading of the licence, not legal advice."""
 
     name: str  # as `--data-set` takes it
     title: str
@@ -42,7 +42,6 @@ class DataSet:
     commercial: Commercial
     commercial_reason: str
     size: str
-    used_by: str  # which paper, for what
     stage: str  # which training stage of ours it feeds
     files: str  # what `--source DIR` must hold
 
@@ -56,8 +55,8 @@ class BrokenImage(ValueError):
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that is still closed. `name` is what a report calls it: a path below the source, or archive/member."""
+class ClosedPicture:
+    """A picture that is read only when it is needed. `name` identifies it in reports: a path, or archive/member."""
 
     name: str
     read: Callable[[], bytes]
@@ -83,8 +82,9 @@ def decode(data: bytes, name: str = "picture") -> tuple[PIL.Image.Image, str]:
         BrokenImage: the bytes are no picture, or a damaged one.
     """
     try:
-        with PIL.Image.open(io.BytesIO(data)) as image:
-            image_format = image.format or "?"
+        with PIL.Image.open(io.BytesIO(data)) as file:
+            image: PIL.Image.Image = file
+            image_format = file.format or "?"
             # What is transparent becomes white: dropping alpha would show whatever colours were left below it.
             if image.has_transparency_data:
                 layers = image.convert("RGBA")
@@ -101,7 +101,7 @@ def decode(data: bytes, name: str = "picture") -> tuple[PIL.Image.Image, str]:
 
 
 @dataclass(frozen=True)
-class Turn:
+class PublishedTurn:
     """One message in the published form: `<image>` stands where a picture is seen, `<image_gen>` where one is drawn."""
 
     role: Role
@@ -109,8 +109,8 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of a set, pictures closed.
+class SourceRow:
+    """One row of a set, its pictures not read yet.
 
     A conversation or an edit has `turns`. A text-to-image pair has `captions` (of any lengths; which is used, and in
     what words, is decided when a set is built) and one picture, which has no caption yet in some sets. A prompt has
@@ -118,18 +118,18 @@ class Row:
     """
 
     id: str  # unique in the set, the same in every run: what is random is keyed by it
-    pictures: tuple[Picture, ...] = ()  # in the order of their placeholders
-    turns: tuple[Turn, ...] = ()
+    pictures: tuple[ClosedPicture, ...] = ()  # in the order of their placeholders
+    turns: tuple[PublishedTurn, ...] = ()
     captions: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)  # columns that filters read: "aesthetic", "watermark"
 
 
 class Recipe(Protocol):
-    """What a module of a data set has."""
+    """The two names that every module of a data set defines."""
 
     CARD: DataSet
 
-    def read(self, source: str) -> Iterator[Row]:
+    def read(self, source: str) -> Iterator[SourceRow]:
         """All rows, in an order that is the same in every run.
 
         Args:
@@ -137,13 +137,13 @@ class Recipe(Protocol):
         """
 
 
-def placeholders(turns: Sequence[Turn]) -> list[str]:
+def placeholders(turns: Sequence[PublishedTurn]) -> list[str]:
     """All placeholders of a conversation, in order."""
     return [found for turn in turns for found in PLACEHOLDER.findall(turn.content)]
 
 
-def misplaced(turns: Sequence[Turn], num_pictures: int) -> str | None:
-    """What is wrong with a conversation, or None: as many placeholders as pictures, each where it can be."""
+def misplaced(turns: Sequence[PublishedTurn], num_pictures: int) -> str | None:
+    """Why the placeholders of a conversation do not fit its pictures or their roles; None = they fit."""
     found = placeholders(turns)
     if len(found) != num_pictures:
         return f"{len(found)} placeholders for {num_pictures} pictures"
@@ -154,7 +154,7 @@ def misplaced(turns: Sequence[Turn], num_pictures: int) -> str | None:
     return None
 
 
-def to_messages(turns: Sequence[Turn], images: Sequence[PIL.Image.Image]) -> tuple[Message, ...]:
+def to_messages(turns: Sequence[PublishedTurn], images: Sequence[PIL.Image.Image]) -> tuple[Message, ...]:
     """Turns with placeholders, and the pictures in their order, as messages of the model."""
     from vargpt.types import Message  # here, because it imports torch, and a build needs none
 

@@ -1,4 +1,4 @@
-"""`python -m data_recipes.public.build --data-set NAME --source DIR --out DIR`: build, or go on with, a folder of rows.
+"""`python -m data_recipes.public.build --data-set NAME --source DIR --out DIR`: build a folder, or resume a build.
 
 `--list` names the data sets, their licences and what each needs. docs/data.md has examples.
 """
@@ -18,7 +18,7 @@ from data_recipes.public.shards import build
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """The options, checked for combinations that make no sense; exits with a usage error on those."""
     parser = argparse.ArgumentParser(prog="python -m data_recipes.public.build", description="Build rows to train on.")
     add = parser.add_argument
     add("--list", action="store_true", help="list the data sets, their licences and what each needs, and stop")

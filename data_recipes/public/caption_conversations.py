@@ -1,4 +1,4 @@
-"""Captions become conversations: which caption, in what words, and where new ones come from.
+"""How a captioned picture becomes a conversation: the choice and wording of captions, and models that write new ones.
 
 Everything random is keyed by the id of the row, so that the same row gives the same words on every machine, whatever
 came before it.
@@ -6,14 +6,14 @@ came before it.
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL.Image import Image
 
-from data_recipes.public.base import DRAWN, Turn
+from data_recipes.public.base import DRAWN, PublishedTurn
 
 Captioner = Callable[[Image], str]
 REQUESTS = (  # "{caption}" begins in lower case and ends without a full stop
@@ -47,30 +47,32 @@ def pick(captions: Sequence[str], row_id: str, long_share: float = 0.5, seed: in
     return (max if long else min)(captions, key=len)
 
 
-def drawing_turns(captions: Sequence[str], row_id: str, long_share: float = 0.5, seed: int = 0) -> tuple[Turn, Turn]:
+def drawing_turns(
+    captions: Sequence[str], row_id: str, long_share: float = 0.5, seed: int = 0
+) -> tuple[PublishedTurn, PublishedTurn]:
     """A request for the picked caption, and a reply that says in the shortest one what it draws, then draws it."""
     reply = as_sentence(min(captions, key=len))
-    return request_turn(captions, row_id, long_share, seed), Turn("assistant", reply + DRAWN)
+    return request_turn(captions, row_id, long_share, seed), PublishedTurn("assistant", reply + DRAWN)
 
 
-def request_turn(captions: Sequence[str], row_id: str, long_share: float = 0.5, seed: int = 0) -> Turn:
-    """What a user says who wants the picture."""
+def request_turn(captions: Sequence[str], row_id: str, long_share: float = 0.5, seed: int = 0) -> PublishedTurn:
+    """The user turn that asks for the picture, in one of the wordings of `REQUESTS`."""
     caption = pick(captions, row_id, long_share, seed)
     wording = random.Random(f"wording-{seed}-{row_id}").choice(REQUESTS)
     if len(caption) > 200 or wording == "{caption}":  # several sentences do not fit into one of ours
-        return Turn("user", caption)
-    return Turn("user", wording.format(caption=as_phrase(caption)))
+        return PublishedTurn("user", caption)
+    return PublishedTurn("user", wording.format(caption=as_phrase(caption)))
 
 
 def as_phrase(caption: str) -> str:
-    """A caption that can stand in a sentence: without its full stop, its first word small if it is no name."""
+    """A caption that can stand in a sentence: without its full stop, an article in lower case."""
     caption = caption.strip().removesuffix(".")
     first, _, rest = caption.partition(" ")
     return f"{first.lower()} {rest}" if first in ARTICLES and rest else caption
 
 
 def as_sentence(caption: str) -> str:
-    """A caption that can stand alone."""
+    """The caption with a capital letter and a full stop."""
     caption = caption.strip()
     return caption[:1].upper() + caption[1:] + ("" if caption[-1:] in ".!?" else ".")
 
@@ -88,7 +90,7 @@ class TransformersCaptioner:
         self.describe = pipeline("image-text-to-text", model=model, device=device)
 
     def __call__(self, image: Image) -> str:
-        """One description."""
+        """The description of one picture."""
         parts = [{"type": "image", "image": image}, {"type": "text", "text": self.prompt}]
         answer = self.describe(
             text=[{"role": "user", "content": parts}],
@@ -104,12 +106,12 @@ def named(spec: str) -> Callable[[Image], Any]:
     Raises:
         ValueError: the spec has another form, or the module has no such function.
     """
-    module_name, _, name = spec.partition(":")
-    if not module_name or not name:
+    module, _, name = spec.partition(":")
+    if not module or not name:
         raise ValueError(f"a function of your own is given as module:name, got {spec!r}")
     try:
-        function = getattr(importlib.import_module(module_name), name)
-    except (ModuleNotFoundError, AttributeError) as error:
+        function = pkgutil.resolve_name(spec)
+    except (ValueError, ImportError, AttributeError) as error:
         raise ValueError(f"{spec!r} cannot be imported: {error}") from None
     if not callable(function):
         raise ValueError(f"{spec!r} is no function")

@@ -1,4 +1,4 @@
-"""All public data sets that we can read, by name."""
+"""The public data sets by the name that `--data-set` takes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DATA_SETS: dict[str, Recipe] = {
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of this name.
+    """The module of the data set with this name.
 
     Raises:
         ValueError: there is none; it says which was meant, perhaps.

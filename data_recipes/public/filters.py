@@ -1,4 +1,4 @@
-"""What a built set leaves out: small, oblong, ugly or watermarked pictures, and what was there before.
+"""Filters of a build: size, shape, scores and duplicates.
 
 A filter sees an `Opened` row: its decoded pictures, its words and its scores. Those that must remember what was kept
 give every kept row a `key`, which is written into the row: a build that is taken up again reads the keys back.
@@ -11,12 +11,12 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
-from data_recipes.public.base import DRAWN, Picture, Row, decode, placeholders
+from data_recipes.public.base import DRAWN, ClosedPicture, SourceRow, decode, placeholders
 
 Scorer = Callable[[Image.Image], float]
 
@@ -31,7 +31,7 @@ class OpenedPicture:
     image_format: str
 
     @classmethod
-    def of(cls, picture: Picture) -> OpenedPicture:
+    def of(cls, picture: ClosedPicture) -> OpenedPicture:
         """The picture, decoded to the last pixel.
 
         Raises:
@@ -47,14 +47,14 @@ class OpenedPicture:
 
 @dataclass(frozen=True)
 class Opened:
-    """A row with its pictures open."""
+    """A row with its pictures decoded."""
 
-    row: Row
+    row: SourceRow
     pictures: tuple[OpenedPicture, ...]
 
     @property
     def drawn(self) -> tuple[OpenedPicture, ...]:
-        """The pictures that the assistant draws: that of a pair, or where turns say so."""
+        """The pictures that the assistant draws: the one of a caption, or those at `<image_gen>` in turns."""
         if not self.row.turns:
             return self.pictures
         found = placeholders(self.row.turns)
@@ -62,13 +62,16 @@ class Opened:
 
 
 class Filter(Protocol):
-    """Whether a row stays. `name` is what the counts call it."""
+    """A rule that keeps or drops a row."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Its name in the counts of the manifest."""
 
     def keeps(self, opened: Opened) -> bool: ...
 
 
+@runtime_checkable
 class RememberingFilter(Filter, Protocol):
     """A filter that compares a row with those kept before it."""
 
@@ -90,7 +93,7 @@ class ShortSide:
 
 @dataclass(frozen=True)
 class Aspect:
-    """No picture is more than so many times as long as it is short: 2 keeps 2:1 and 1:2."""
+    """The long side of every picture is at most so many times the short side: 2 keeps 2:1 and 1:2."""
 
     maximum: float
     name: str = "aspect"
@@ -100,7 +103,7 @@ class Aspect:
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreFilter:
     """A score of the set's own table, or of a function, is high enough (or low enough).
 
     A row without the score is asked of `scorer`, which judges the pictures that are drawn, or all if none is.
@@ -186,7 +189,7 @@ class SimilarPictures:
 
 
 def difference_hash(image: Image.Image) -> int:
-    """64 bits that hardly change when a picture is scaled or compressed: where it gets brighter rightwards."""
+    """64 bits that hardly change when a picture is scaled or compressed: where brightness increases to the right."""
     grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
     return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
 
@@ -194,9 +197,9 @@ def difference_hash(image: Image.Image) -> int:
 FILTERS: dict[str, Callable[[float, Scorer | None], Filter]] = {  # name=value of the command line
     "short_side": lambda value, scorer: ShortSide(value),
     "aspect": lambda value, scorer: Aspect(value),
-    "aesthetic": lambda value, scorer: Score("aesthetic", value, scorer=scorer),
-    "watermark": lambda value, scorer: Score("watermark", value, at_least=False),
-    "score": lambda value, scorer: Score("score", value, scorer=scorer),
+    "aesthetic": lambda value, scorer: ScoreFilter("aesthetic", value, scorer=scorer),
+    "watermark": lambda value, scorer: ScoreFilter("watermark", value, at_least=False),
+    "score": lambda value, scorer: ScoreFilter("score", value, scorer=scorer),
     "duplicates": lambda value, scorer: ExactDuplicates(),
     "similar": lambda value, scorer: SimilarPictures(int(value)),
 }
@@ -223,4 +226,4 @@ def parse_filters(specs: Sequence[str], scorer: Scorer | None = None) -> list[Fi
         filters.append(FILTERS[name](number, scorer))
     if scorer is not None and not {one.name for one in filters} & {"aesthetic", "score"}:
         raise ValueError("a scorer needs a filter that asks it: --filter aesthetic=5, or --filter score=0.3")
-    return sorted(filters, key=lambda one: hasattr(one, "remember"))
+    return sorted(filters, key=lambda one: isinstance(one, RememberingFilter))

@@ -1,6 +1,6 @@
-"""What a built folder says of itself: where it came from, what was counted, and the hash of every file of rows.
+"""The manifest of a built folder: its source and licence, settings, counts, and the hash of every file of rows.
 
-    OUT/manifest.json            this page
+    OUT/manifest.json            this manifest
     OUT/rows/00000.jsonl         the rows kept of the first `shard_size` rows of the source, in the published form
     OUT/skipped/00000.jsonl      the rows of them that could not be used, by name: broken pictures, malformed rows
     OUT/images/3f/3fa9...c1.jpg  pictures, named by the SHA-256 of their bytes, so that one file serves all its rows
@@ -28,7 +28,7 @@ FILE_NAME = "manifest.json"
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSettings:
-    """All that decides what a build gives, besides the source's own files."""
+    """The options of a build; with equal ones and equal source files, a build writes the same bytes."""
 
     data_set: str
     source: str
@@ -64,7 +64,7 @@ class Manifest:
 
     @classmethod
     def start(cls, out: Path, card: DataSet, settings: BuildSettings) -> Manifest:
-        """The manifest of the folder, taken up where it stands, or a new one.
+        """The manifest of a folder whose build is resumed, or a new one.
 
         Raises:
             ValueError: the folder was built with other settings, or holds something else.
@@ -125,7 +125,7 @@ class Manifest:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Put a whole file in its place at once."""
+    """Write a file atomically: a reader sees all of it or the file before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_bytes(data)

@@ -1,4 +1,4 @@
-"""The build itself: rows of a recipe, shard by shard, into a folder of rows, pictures and a manifest (see manifest.py).
+"""The build: rows of a data set, shard by shard, into a folder of rows, pictures and a manifest (see manifest.py).
 
 Every shard stands for one stretch of the source, so that the manifest alone tells where to go on: the same call again
 takes up a build that was stopped, and ends with the same bytes as one that was not.
@@ -16,10 +16,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from data_recipes.public.base import PLACEHOLDER, BrokenImage, Row, Turn, misplaced
+from data_recipes.public.base import PLACEHOLDER, BrokenImage, PublishedTurn, SourceRow, misplaced
 from data_recipes.public.caption_conversations import Captioner, drawing_turns, request_turn
 from data_recipes.public.catalogue import recipe
-from data_recipes.public.filters import Filter, Opened, OpenedPicture, Scorer, parse_filters
+from data_recipes.public.filters import Filter, Opened, OpenedPicture, RememberingFilter, Scorer, parse_filters
 from data_recipes.public.manifest import BuildSettings, Manifest, write
 
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp"}  # written as they came; others as PNG
@@ -27,7 +27,7 @@ SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp"}  # wr
 
 @dataclass
 class Shard:
-    """What became of one stretch of the source."""
+    """The result of one stretch of the source: rows kept, rows skipped, counts."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Shard:
 def build(
     settings: BuildSettings, out: Path, captioner: Captioner | None = None, scorer: Scorer | None = None
 ) -> Iterator[Manifest]:
-    """Build a folder, or go on with it; yields the manifest at the start and after every shard.
+    """Build a folder, or resume its build; yields the manifest at the start and after every shard.
 
     Args:
         settings: what to build. `settings.captioner` and `.scorer` only name the functions, so that the manifest knows.
@@ -67,7 +67,7 @@ def build(
 
 
 def build_shard(
-    rows: Iterable[Row],
+    rows: Iterable[SourceRow],
     settings: BuildSettings,
     out: Path,
     filters: Sequence[Filter],
@@ -96,8 +96,8 @@ def build_shard(
     return shard
 
 
-def unusable(row: Row) -> str | None:
-    """What is wrong with a row before its pictures are opened, or None."""
+def unusable(row: SourceRow) -> str | None:
+    """Why a row cannot be used, as far as its text shows; None = it can."""
     if row.turns:
         unknown = {turn.role for turn in row.turns} - {"system", "user", "assistant"}
         return f"unknown role {sorted(unknown)[0]!r}" if unknown else misplaced(row.turns, len(row.pictures))
@@ -107,7 +107,7 @@ def unusable(row: Row) -> str | None:
 
 
 def build_row(
-    row: Row, settings: BuildSettings, out: Path, filters: Sequence[Filter], captioner: Captioner | None
+    row: SourceRow, settings: BuildSettings, out: Path, filters: Sequence[Filter], captioner: Captioner | None
 ) -> dict[str, Any] | str:
     """The row in the published form, its pictures written; or the name of what dropped it.
 
@@ -128,14 +128,14 @@ def build_row(
         "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
         "images": [write_picture(picture, out) for picture in opened.pictures],
     }
-    keys = {one.name: one.key(opened) for one in filters if hasattr(one, "remember")}
-    for one in filters:
-        if hasattr(one, "remember"):
-            one.remember(keys[one.name])
+    remembering = [one for one in filters if isinstance(one, RememberingFilter)]
+    keys = {one.name: one.key(opened) for one in remembering}
+    for one in remembering:
+        one.remember(keys[one.name])
     return built | ({"keys": keys} if keys else {})
 
 
-def caption_turns(opened: Opened, settings: BuildSettings, captioner: Captioner | None) -> tuple[Turn, ...]:
+def caption_turns(opened: Opened, settings: BuildSettings, captioner: Captioner | None) -> tuple[PublishedTurn, ...]:
     """The conversation that a pair or a prompt becomes; empty if there is no caption."""
     row, captions = opened.row, list(opened.row.captions)
     if captioner is not None and opened.pictures:
@@ -163,8 +163,8 @@ def write_picture(picture: OpenedPicture, out: Path) -> str:
 
 
 def remember_kept(filters: Sequence[Filter], out: Path, manifest: Manifest) -> None:
-    """Tell the filters what the finished shards have kept."""
-    remembering = [one for one in filters if hasattr(one, "remember")]
+    """Give the filters that compare with earlier rows the keys of the finished shards."""
+    remembering = [one for one in filters if isinstance(one, RememberingFilter)]
     for shard in manifest.shards if remembering else ():
         for line in (out / shard["rows"]).read_bytes().splitlines():
             keys = json.loads(line)["keys"]

@@ -1,4 +1,4 @@
-"""Where rows lie: JSON and JSON Lines, tables (parquet, CSV, the hub), WebDataset archives, and links.
+"""Readers of the formats that sets are published in: JSON, JSON Lines, tables (parquet, CSV, the hub), archives, links.
 
 Nothing is downloaded or held in memory as a whole; all orders are fixed. `datasets` is needed for parquet and the hub.
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_recipes.public.base import Picture
+from data_recipes.public.base import ClosedPicture
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 READ_AHEAD = 1 << 20  # characters
@@ -52,18 +52,18 @@ def first_file(root: Path, *patterns: str) -> Path:
     raise FileNotFoundError(f"no {' or '.join(patterns)} below {root}")
 
 
-def picture_at(root: Path, name: str) -> Picture:
+def picture_at(root: Path, name: str) -> ClosedPicture:
     """A picture in a file; its name is its path below the folder."""
-    return Picture(name, (root / name).read_bytes)
+    return ClosedPicture(name, (root / name).read_bytes)
 
 
-def picture_of(cell: dict[str, Any], name: str) -> Picture:
+def picture_of(cell: dict[str, Any], name: str) -> ClosedPicture:
     """A picture in a table cell that `datasets` has left closed: {"bytes": ..., "path": ...}."""
     data, path = cell.get("bytes"), cell.get("path")
-    return Picture(name, (lambda: data) if data is not None else Path(path or name).read_bytes)
+    return ClosedPicture(name, (lambda: data) if data is not None else Path(path or name).read_bytes)
 
 
-def picture_behind(url: str, timeout: float = 20.0) -> Picture:
+def picture_behind(url: str, timeout: float = 20.0) -> ClosedPicture:
     """A picture behind a link, fetched when it is opened. A dead link is a broken picture."""
 
     def fetch() -> bytes:
@@ -78,7 +78,7 @@ def picture_behind(url: str, timeout: float = 20.0) -> Picture:
         except ValueError as error:  # a link that is none
             raise FileNotFoundError(url) from error
 
-    return Picture(url, fetch)
+    return ClosedPicture(url, fetch)
 
 
 def json_array(path: Path) -> Iterator[Any]:
@@ -90,7 +90,7 @@ def json_array(path: Path) -> Iterator[Any]:
             raise ValueError(f"{path} is no JSON array: it begins with {text[:20]!r}")
         at = 1
         while True:
-            at = SEPARATORS.match(text, at).end()
+            at += len(SEPARATORS.match(text, at)[0])  # type: ignore[index]  # matches the empty string too
             if text.startswith("]", at):
                 return
             try:
@@ -159,7 +159,7 @@ def hub_configs(name: str) -> list[str]:
     return datasets.get_dataset_config_names(name)
 
 
-def archive_samples(root: Path, pattern: str = "*.tar") -> Iterator[tuple[str, dict[str, Picture]]]:
+def archive_samples(root: Path, pattern: str = "*.tar") -> Iterator[tuple[str, dict[str, ClosedPicture]]]:
     """The samples of WebDataset archives: (key, {suffix without dot: closed member}).
 
     Members that follow one another and share a name up to its first dot are one sample. Members are read by their
@@ -173,7 +173,8 @@ def archive_samples(root: Path, pattern: str = "*.tar") -> Iterator[tuple[str, d
         raise FileNotFoundError(f"no {pattern} below {root}")
     for path in paths:
         archive_name = path.relative_to(root).as_posix()
-        key, members = "", {}
+        key = ""
+        members: dict[str, ClosedPicture] = {}
         for member_name, offset, size in _members(path):
             parent, _, base = member_name.removeprefix("./").rpartition("/")
             stem, _, suffix = base.partition(".")
@@ -183,7 +184,7 @@ def archive_samples(root: Path, pattern: str = "*.tar") -> Iterator[tuple[str, d
                 members = {}
             key = member_key
             read = functools.partial(_read_at, path, offset, size)
-            members[suffix.lower()] = Picture(f"{archive_name}/{member_name}", read)
+            members[suffix.lower()] = ClosedPicture(f"{archive_name}/{member_name}", read)
         if members:
             yield f"{archive_name}/{key}", members
 
@@ -205,16 +206,16 @@ def _read_at(path: Path, offset: int, size: int) -> bytes:
         return file.read(size)
 
 
-def picture_member(members: dict[str, Picture]) -> Picture | None:
+def picture_member(members: dict[str, ClosedPicture]) -> ClosedPicture | None:
     """The picture among the members of a sample, whatever its format."""
     return next((members[suffix[1:]] for suffix in PICTURE_SUFFIXES if suffix[1:] in members), None)
 
 
-def text_member(members: dict[str, Picture], suffix: str = "txt") -> str:
+def text_member(members: dict[str, ClosedPicture], suffix: str = "txt") -> str:
     """The text of a member, or an empty one."""
     return members[suffix].read().decode("utf-8", errors="replace").strip() if suffix in members else ""
 
 
-def json_member(members: dict[str, Picture]) -> dict[str, Any]:
+def json_member(members: dict[str, ClosedPicture]) -> dict[str, Any]:
     """The json of a sample, or an empty dict."""
     return json.loads(members["json"].read()) if "json" in members else {}

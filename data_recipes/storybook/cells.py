@@ -1,7 +1,7 @@
-"""What stands in each cell of a page, as class numbers: what the ViT learns before it has words.
+"""Dense labels of a storybook picture: class numbers per cell, which pretrain the ViT before any language training.
 
-Cells are the merged patches of the ViT: squares of 8 px on a page of 64. A cell shows the thing that covers most of it,
-or nothing if none covers a quarter; style and background are the page's, in every cell.
+Cells are the merged patches of the ViT: squares of 8 px on a picture of 64. A cell has the thing that covers most of
+it, or none if no thing covers a quarter; every cell has the style and the background of the whole picture.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def cell_labels(scene: Scene, resolution: int = 64, cells: int = 8) -> dict[str,
     """For every name in CLASSES, class numbers int64 "cells cells".
 
     Raises:
-        ValueError: an impossible scene, or a page that does not fall into so many cells.
+        ValueError: an impossible scene, or a picture that does not fall into so many cells.
     """
     if resolution % cells:
-        raise ValueError(f"a page of {resolution} px does not fall into {cells} x {cells} cells")
+        raise ValueError(f"a picture of {resolution} px does not fall into {cells} x {cells} cells")
     labels = {name: np.zeros((cells, cells), dtype=np.int64) for name in CLASSES}
     labels["background"][:] = _NUMBER["background"][scene.background]
     labels["style"][:] = _NUMBER["style"][scene.style]
@@ -59,9 +59,9 @@ def cell_labels(scene: Scene, resolution: int = 64, cells: int = 8) -> dict[str,
         alpha = sprite_of(group, resolution)[..., 3]
         colour = shown_colour(group.kind, group.colour)
         for x0, y0, x1, y1 in things:
-            page = np.zeros((resolution, resolution))
-            page[y0:y1, x0:x1] = alpha
-            cover = page.reshape(cells, side, cells, side).mean(axis=(1, 3))
+            mask = np.zeros((resolution, resolution))
+            mask[y0:y1, x0:x1] = alpha
+            cover = mask.reshape(cells, side, cells, side).mean(axis=(1, 3))
             shown = cover >= most
             most = np.maximum(most, cover)
             labels["kind"][shown] = _NUMBER["kind"][group.kind]

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from data_recipes.storybook.drawing.render import render
 from data_recipes.storybook.language.captions import canonical, long, short
 from data_recipes.storybook.language.dialogues import make_dialogue
+from data_recipes.storybook.language.drawing_prompts import sample_drawing, sample_upload
 from data_recipes.storybook.language.drawing_requests import open_request, phrase
 from data_recipes.storybook.language.edits import sample_edit
 from data_recipes.storybook.language.impossible import impossible_edit
 from data_recipes.storybook.language.questions import Question, ask, describe, which
 from data_recipes.storybook.language.talk import make_talk
-from data_recipes.storybook.language.wishes import sample_drawing, sample_page
+from data_recipes.storybook.script_messages import drawing, script_messages
 from data_recipes.storybook.splits import Split
 from data_recipes.storybook.world.scene import Scene
 from vargpt.types import Message
@@ -30,8 +31,9 @@ MIXTURE: dict[str, float] = {
     "dialogue": 0.14,
     "talk": 0.06,
 }
-TOLD = ("On my page: {page}", "A page in words: {page}", "Imagine this page: {page}", "Think of a picture: {page}",
-        "My picture shows this: {page}", "This is on the page: {page}")  # fmt: skip
+TOLD = ("On my page: {picture}", "A page in words: {picture}", "Imagine this page: {picture}",
+        "Think of a picture: {picture}", "My picture shows this: {picture}",
+        "This is on the page: {picture}")  # fmt: skip
 DESCRIPTIONS = ("description",) * 8 + ("short description", "long description")
 
 
@@ -66,28 +68,23 @@ def make_sample(
     return Sample(sample_id, kind, tuple(MAKERS[kind](rng, split, resolution)))
 
 
-def drawing(scene: Scene, resolution: int) -> Message:
-    """The assistant's turn that draws: first the words, then the picture they determine."""
-    return Message.of("assistant", canonical(scene), render(scene, resolution))
-
-
 def _draw(rng: random.Random, split: Split, resolution: int) -> list[Message]:
     if rng.random() < 0.04:
         text, scene = open_request(rng, split)
     else:
-        wish, scene = sample_drawing(rng, split)
-        text = phrase(rng, wish, split)
+        prompt, scene = sample_drawing(rng, split)
+        text = phrase(rng, prompt, split)
     return [Message.of("user", text), drawing(scene, resolution)]
 
 
 def _describe(rng: random.Random, split: Split, resolution: int) -> list[Message]:
-    scene = sample_page(rng, split)
+    scene = sample_upload(rng, split)
     asked = describe(rng, scene, split, rng.choice(DESCRIPTIONS))
     return [Message.of("user", render(scene, resolution), asked.question), Message.of("assistant", asked.answer)]
 
 
 def _ask_about_all(rng: random.Random, scene: Scene, split: Split) -> Question:
-    """Often a question on the whole page: it teaches to see more per picture than one on a single thing."""
+    """Often a question on the whole picture: it teaches to see more per picture than one on a single thing."""
     roll = rng.random()
     if roll < 0.35:
         return describe(rng, scene, split, "description")
@@ -95,7 +92,7 @@ def _ask_about_all(rng: random.Random, scene: Scene, split: Split) -> Question:
 
 
 def _ask(rng: random.Random, split: Split, resolution: int) -> list[Message]:
-    scene = sample_page(rng, split)
+    scene = sample_upload(rng, split)
     messages: list[Message] = []
     for turn in range(rng.choice((2, 3, 4, 5, 6))):
         asked = _ask_about_all(rng, scene, split) if turn == 0 else ask(rng, scene, split)
@@ -105,10 +102,10 @@ def _ask(rng: random.Random, split: Split, resolution: int) -> list[Message]:
 
 
 def _told(rng: random.Random, split: Split, resolution: int) -> list[Message]:
-    """Questions on a page that was told in words: what follows from what is learnt without looking."""
-    scene = sample_page(rng, split)
+    """Questions about a picture that is only described in words, answered without seeing it."""
+    scene = sample_upload(rng, split)
     messages: list[Message] = []
-    opening = rng.choice(TOLD).format(page=canonical(scene))
+    opening = rng.choice(TOLD).format(picture=canonical(scene))
     for turn in range(rng.choice((2, 3, 4, 5, 6))):
         asked = which(rng, scene, split) if rng.random() < 0.4 else ask(rng, scene, split)
         text = f"{opening} {asked.question}" if turn == 0 else asked.question
@@ -118,11 +115,11 @@ def _told(rng: random.Random, split: Split, resolution: int) -> list[Message]:
 
 def _edit(rng: random.Random, split: Split, resolution: int) -> list[Message]:
     if rng.random() < 0.05:
-        scene = sample_page(rng, split)
+        scene = sample_upload(rng, split)
         instruction, reply = impossible_edit(rng, scene, split)
         return [Message.of("user", render(scene, resolution), instruction), Message.of("assistant", reply)]
     while True:
-        scene = sample_page(rng, split)
+        scene = sample_upload(rng, split)
         edit = sample_edit(rng, scene, split)
         if edit is not None:
             break
@@ -130,22 +127,11 @@ def _edit(rng: random.Random, split: Split, resolution: int) -> list[Message]:
 
 
 def _dialogue(rng: random.Random, split: Split, resolution: int) -> list[Message]:
-    messages = []
-    for turn in make_dialogue(rng, split):
-        uploaded = () if turn.uploaded is None else (render(turn.uploaded, resolution),)
-        messages.append(Message.of("user", *uploaded, turn.text))
-        reply = Message.of("assistant", turn.reply) if turn.drawn is None else drawing(turn.drawn, resolution)
-        messages.append(reply)
-    return messages
+    return script_messages(make_dialogue(rng, split), resolution)
 
 
 def _talk(rng: random.Random, split: Split, resolution: int) -> list[Message]:
-    messages = []
-    for turn in make_talk(rng, split):
-        messages.append(Message.of("user", turn.text))
-        reply = Message.of("assistant", turn.reply) if turn.drawn is None else drawing(turn.drawn, resolution)
-        messages.append(reply)
-    return messages
+    return script_messages(make_talk(rng, split), resolution)
 
 
 MAKERS: dict[str, Callable[[random.Random, Split, int], list[Message]]] = {
@@ -165,16 +151,18 @@ def text_corpus(n: int, split: Split = "train") -> Iterator[str]:
         rng = random.Random(f"corpus-{split}-{index}")
         roll = rng.random()
         if roll < 0.4:
-            wish, scene = sample_drawing(rng, split)
-            yield f"{phrase(rng, wish, split)}\n{canonical(scene)}"
+            prompt, scene = sample_drawing(rng, split)
+            yield f"{phrase(rng, prompt, split)}\n{canonical(scene)}"
         elif roll < 0.6:
-            asked = ask(rng, sample_page(rng, split), split)
+            asked = ask(rng, sample_upload(rng, split), split)
             yield f"{asked.question}\n{asked.answer}"
         elif roll < 0.75:
-            edit = sample_edit(rng, sample_page(rng, split), split)
-            yield canonical(sample_page(rng, split)) if edit is None else f"{edit.instruction}\n{canonical(edit.after)}"
+            edit = sample_edit(rng, sample_upload(rng, split), split)
+            yield (
+                canonical(sample_upload(rng, split)) if edit is None else f"{edit.instruction}\n{canonical(edit.after)}"
+            )
         elif roll < 0.9:
             yield "\n".join(f"{turn.text}\n{turn.reply}" for turn in make_talk(rng, split))
         else:
-            scene = sample_page(rng, split)
+            scene = sample_upload(rng, split)
             yield f"{canonical(scene)}\n{short(scene)}\n{long(scene)}"

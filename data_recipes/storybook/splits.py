@@ -1,4 +1,4 @@
-"""What training never sees: held-out pairs of things, colours of things, backgrounds of things, and ways of saying it.
+"""The train and held-out splits: which pairs, colours, backgrounds and wordings training never sees.
 
 Every decision is a hash of names, so that it is the same on every machine and does not move when the vocabulary grows.
 """
@@ -44,7 +44,7 @@ def colour_is_held_out(colour: str | None, kind: str) -> bool:
 
 @cache
 def background_is_held_out(background: str, kind: str) -> bool:
-    """True for 2 % of (background, kind); never for the plain page."""
+    """True for 2 % of (background, kind); never for the plain picture."""
     return background != "plain" and hash_share(f"background|{background}|{kind}") < BACKGROUND_SHARE
 
 

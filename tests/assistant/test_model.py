@@ -9,8 +9,9 @@ from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel
 
 from vargpt.assistant.model import IGNORE_INDEX, VARGPT
+from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.assistant.processor import VargptProcessor, pad
-from vargpt.assistant.sequence import Condition
+from vargpt.assistant.sequence import Visibility
 from vargpt.assistant.vision import PagePositions
 from vargpt.sampling import seeded
 from vargpt.testing import tiny_config, tiny_model, tiny_processor
@@ -52,6 +53,16 @@ def random_tokens(model: VARGPT, num_images: int, seed: int = 0) -> ImageTokens:
     return ImageTokens.from_flat(layout, bits)
 
 
+def pictures_of(
+    model: VARGPT, bits: torch.Tensor, targets: torch.Tensor | None = None, conditions: torch.Tensor | None = None
+) -> PictureBatch:
+    """Drawn pictures of the model's default size from flat bits "N L d"."""
+    tokens, learnt = (
+        None if flat is None else ImageTokens.from_flat(model.config.layout(), flat) for flat in (bits, targets)
+    )
+    return PictureBatch(tokens=tokens, targets=learnt, conditions=conditions)
+
+
 CONVERSATION = [
     Message.of("user", picture(1), "replace the fox"),
     Message.of("assistant", "A cat.", picture(2)),
@@ -70,7 +81,7 @@ def draw_state(model: VARGPT, processor: VargptProcessor):
     return state
 
 
-@pytest.mark.parametrize("condition", list(Condition))
+@pytest.mark.parametrize("condition", list(Visibility))
 def test_every_guidance_branch_draws_what_training_on_it_predicts(model, processor, condition, monkeypatch) -> None:
     monkeypatch.setattr(VARGPT, "branches", lambda *_: [condition])
     progress = list(model.draw(draw_state(model, processor), model.config.layout(), GREEDY, seeded([0])))
@@ -78,17 +89,17 @@ def test_every_guidance_branch_draws_what_training_on_it_predicts(model, process
     batch = training_batch(model, processor, [CONVERSATION])
     bits = torch.cat((random_tokens(model, 1).flat(), drawn))
     conditions = torch.tensor([0, int(condition)])
-    loss_of_drawn = model(**batch, image_bits=bits, conditions=conditions).scale_losses[1]
+    loss_of_drawn = model(**batch, pictures=pictures_of(model, bits, conditions=conditions)).scale_losses[1]
     assert (loss_of_drawn < torch.log(torch.tensor(2.0))).all(), "greedy bits are each the likelier one"
     worse = ~drawn
     targets = torch.cat((bits[:1], worse))
-    loss_of_opposite = model(**batch, image_bits=bits, target_bits=targets, conditions=conditions).scale_losses[1]
+    loss_of_opposite = model(**batch, pictures=pictures_of(model, bits, targets, conditions=conditions)).scale_losses[1]
     assert (loss_of_opposite > loss_of_drawn + 1e-4).all()
     for k, scale in enumerate(progress):  # each and every bit, not only on average
         flipped = bits.clone()
         token = model.config.layout().offsets[k]
         flipped[1, token, 0] = ~flipped[1, token, 0]
-        single = model(**batch, image_bits=bits, target_bits=flipped, conditions=conditions).scale_losses[1]
+        single = model(**batch, pictures=pictures_of(model, bits, flipped, conditions=conditions)).scale_losses[1]
         assert single[k] > loss_of_drawn[k], scale.step
 
 
@@ -143,7 +154,7 @@ def test_later_text_and_pictures_do_not_see_the_slots_of_earlier_pictures(model,
     batch = training_batch(model, processor, [CONVERSATION])
     one = torch.cat((random_tokens(model, 1, 1).flat(), random_tokens(model, 1, 2).flat()))
     other = torch.cat((random_tokens(model, 1, 9).flat(), random_tokens(model, 1, 2).flat()))
-    a, b = model(**batch, image_bits=one), model(**batch, image_bits=other)
+    a, b = model(**batch, pictures=pictures_of(model, one)), model(**batch, pictures=pictures_of(model, other))
     assert_close(a.text_loss, b.text_loss)
     assert_close(a.scale_losses[1], b.scale_losses[1])
     assert not torch.allclose(a.scale_losses[0], b.scale_losses[0])
@@ -155,8 +166,8 @@ def test_a_finer_scale_never_moves_a_coarser_one(model, processor) -> None:
     changed = bits.clone()
     layout = model.config.layout()
     changed[1, layout.offsets[1] :] ^= True
-    a = model(**batch, image_bits=bits, target_bits=bits)
-    b = model(**batch, image_bits=changed, target_bits=bits)
+    a = model(**batch, pictures=pictures_of(model, bits, bits))
+    b = model(**batch, pictures=pictures_of(model, changed, bits))
     assert_close(a.scale_losses[1, :2], b.scale_losses[1, :2])
     assert not torch.allclose(a.scale_losses[1, 2], b.scale_losses[1, 2])
 
@@ -164,9 +175,9 @@ def test_a_finer_scale_never_moves_a_coarser_one(model, processor) -> None:
 def test_an_edit_sees_its_source(model, processor) -> None:
     batch = training_batch(model, processor, [CONVERSATION[:2]])
     bits = random_tokens(model, 1).flat()
-    with_source = model(**batch, image_bits=bits)
+    with_source = model(**batch, pictures=pictures_of(model, bits))
     batch["image_latents"] = batch["image_latents"] * -1
-    assert not torch.allclose(with_source.scale_losses, model(**batch, image_bits=bits).scale_losses)
+    assert not torch.allclose(with_source.scale_losses, model(**batch, pictures=pictures_of(model, bits)).scale_losses)
 
 
 def test_pictures_and_placeholders_that_do_not_fit_are_refused(model, processor) -> None:
@@ -176,7 +187,7 @@ def test_pictures_and_placeholders_that_do_not_fit_are_refused(model, processor)
         broken["input_ids"] = torch.where(
             broken["input_ids"] == processor.special.gen_start, processor.special.gen_pad, broken["input_ids"]
         )
-        model(input_ids=broken["input_ids"], image_bits=random_tokens(model, 2).flat())
+        model(input_ids=broken["input_ids"], pictures=pictures_of(model, random_tokens(model, 2).flat()))
     with pytest.raises(ValueError, match="draw pictures with"):
         model.extend(None, torch.tensor([[processor.special.gen_pad]]))
     with pytest.raises(ValueError, match="no 8x8 pictures"):
@@ -198,9 +209,9 @@ def test_it_overfits_one_batch_of_text_and_pictures(processor) -> None:
     batch = training_batch(model, processor, [CONVERSATION])
     bits = torch.cat((random_tokens(model, 1, 1).flat(), random_tokens(model, 1, 2).flat()))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    first = model(**batch, image_bits=bits)
+    first = model(**batch, pictures=pictures_of(model, bits))
     for _ in range(60):
-        output = model(**batch, image_bits=bits)
+        output = model(**batch, pictures=pictures_of(model, bits))
         optimizer.zero_grad()
         output.loss.backward()
         optimizer.step()
@@ -211,19 +222,16 @@ def test_it_overfits_one_batch_of_text_and_pictures(processor) -> None:
 def test_every_organ_but_the_image_tokenizer_gets_a_gradient(processor) -> None:
     model = tiny_model()
     batch = training_batch(model, processor, [CONVERSATION])
-    model(**batch, image_bits=random_tokens(model, 2).flat(), conditions=torch.tensor([0, 1])).loss.backward()
+    model(
+        **batch, pictures=pictures_of(model, random_tokens(model, 2).flat(), conditions=torch.tensor([0, 1]))
+    ).loss.backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert all(name.startswith("image_tokenizer.") for name in without), without
 
 
-def test_the_nano_configuration_is_stated_in_full() -> None:
-    config = tiny_config()
-    assert config.generator_config.code_dim == config.image_tokenizer_config.num_bits
-
-
 def test_with_a_norm_of_their_own_pictures_are_as_loud_as_words_whatever_the_vit_says(processor) -> None:
     torch.manual_seed(0)
-    model = VARGPT(tiny_config(processor.special, vision_norm=True))
+    model = VARGPT(tiny_config(processor.special))
     messages = [Message.of("user", Image.new("RGB", (32, 32), (200, 30, 90)), "what is it?")]
     inputs = processor.encode([messages], model)
     is_picture = inputs["input_ids"] == processor.special.image
@@ -242,8 +250,7 @@ def test_with_a_norm_of_their_own_pictures_are_as_loud_as_words_whatever_the_vit
 def test_a_picture_feature_knows_its_place_once_positions_are_learnt(processor) -> None:
     """The ViT itself cannot tell the cells of an empty page apart, and the same place means the same on two pages."""
     torch.manual_seed(0)
-    model = VARGPT(tiny_config(processor.special, vision_positions=True))
-    assert model.vision_positions is not None
+    model = VARGPT(tiny_config(processor.special))
     assert float(model.vision_positions.weight.detach().abs().max()) == 0.0, "nothing is added before it is learnt"
     paper = Image.new("RGB", (32, 32), (200, 30, 90))
     inputs = processor.encode([[Message.of("user", paper, "and", paper)]], model)

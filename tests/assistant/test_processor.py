@@ -142,7 +142,7 @@ def test_the_source_of_an_edit_is_remembered_before_rounding(model) -> None:
     with torch.no_grad():
         tokens = model.image_tokenizer.encode(to_pixels([picture()]), layout)
     for k, grid in enumerate(tokens.grids):
-        assert torch.equal(model.image_tokenizer.rest(latents, layout, tokens.grids[:k]) > 0, grid)
+        assert torch.equal(model.image_tokenizer.residual(latents, layout, tokens.grids[:k]) > 0, grid)
 
 
 def test_conversations_are_padded_on_the_left(model) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vargpt.assistant.sequence import (
-    Condition,
     PlaceholderIds,
+    Visibility,
     branch_keys,
     continued_mask,
     merged_grids,
@@ -45,7 +45,7 @@ class Row:
 segments = st.one_of(
     st.tuples(st.just("text"), st.integers(1, 3)),
     st.tuples(st.just("picture"), st.tuples(st.integers(1, 2), st.integers(1, 3))),
-    st.tuples(st.just("drawn"), st.sampled_from(list(Condition))),
+    st.tuples(st.just("drawn"), st.sampled_from(list(Visibility))),
     st.tuples(st.just("start only"), st.none()),
 )
 
@@ -155,11 +155,11 @@ def may_attend(row: Row, query: int, key: int) -> bool:
         return True
     is_picture = row.ids[key] == IMAGE
     return {
-        Condition.FULL: True,
-        Condition.NULL: False,
-        Condition.IMAGE_ONLY: is_picture,
-        Condition.TEXT_ONLY: not is_picture,
-    }[Condition(row.condition[query])]
+        Visibility.FULL: True,
+        Visibility.NULL: False,
+        Visibility.IMAGE_ONLY: is_picture,
+        Visibility.TEXT_ONLY: not is_picture,
+    }[Visibility(row.condition[query])]
 
 
 @given(batches)
@@ -171,7 +171,7 @@ def test_the_training_mask_is_the_rule_applied_to_every_pair(rows) -> None:
     expected = [[[may_attend(row, query, key) for key in tokens] for query in tokens] for row in rows]
     assert mask[:, 0].tolist() == expected
     for row in rows:
-        row.condition = [int(Condition.FULL)] * len(row.ids)
+        row.condition = [int(Visibility.FULL)] * len(row.ids)
     expected = [[[may_attend(row, query, key) for key in tokens] for query in tokens] for row in rows]
     assert training_mask(ids, valid, IDS)[:, 0].tolist() == expected
 
@@ -194,7 +194,7 @@ def test_what_a_guidance_branch_sees_at_inference_is_what_its_first_slot_sees_in
     ids = torch.cat((ids, torch.tensor([[START, SLOT]]).expand(len(rows), -1)), dim=1)
     valid = torch.cat((valid, torch.ones(len(rows), 2, dtype=torch.bool)), dim=1)
     readable = valid & (ids != SLOT)  # at inference slots never enter the cache
-    for condition in Condition:
+    for condition in Visibility:
         mask = training_mask(ids, valid, IDS, torch.full_like(ids, int(condition)))
         keys = branch_keys(readable[:, :-1], ids[:, :-1] == IMAGE, condition)
         assert torch.equal(mask[:, 0, -1, :-1], keys), condition

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from transformers import Trainer, TrainingArguments
 
 from tests.assistant.test_model import CONVERSATION, random_tokens, training_batch
+from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.testing import tiny_model, tiny_processor
 
 
@@ -17,7 +18,7 @@ from vargpt.testing import tiny_model, tiny_processor
 def batch() -> dict:
     model = tiny_model()
     rows = training_batch(model, tiny_processor(), [CONVERSATION])
-    return rows | {"image_bits": random_tokens(model, 2).flat(), "image_size": (32, 32)}
+    return rows | {"pictures": PictureBatch(tokens=random_tokens(model, 2))}
 
 
 def test_the_trainer_of_transformers_trains_it_with_its_own_loss(batch, tmp_path) -> None:
@@ -43,7 +44,9 @@ def test_the_trainer_of_transformers_trains_it_with_its_own_loss(batch, tmp_path
     assert len(losses) == 2 and all(map(math.isfinite, losses))
     assert losses[0] == pytest.approx(expected, rel=1e-3) and losses[1] < losses[0]
     moved = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
-    assert moved == {"vision", "language_model", "projector_in", "projector_out", "generator"}
+    assert moved == {
+        "vision", "vision_norm", "vision_positions", "language_model", "projector_in", "projector_out", "generator",
+    }  # fmt: skip
 
 
 def test_gradient_checkpointing_changes_no_gradient(batch) -> None:

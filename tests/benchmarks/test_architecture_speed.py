@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from vargpt.assistant.drawing import select_cache
+from vargpt.assistant.conversation_state import select_cache
 from vargpt.benchmarks import architecture_speed, machine_limit
 from vargpt.benchmarks.architecture_speed import GENERATOR, LANGUAGE, PLAIN, compare, measure_config
 from vargpt.benchmarks.architectures import ARCHITECTURES, PROMPT_LENGTH, Subject, infinity, named, vargpt
@@ -29,7 +29,7 @@ TEXT = {
     "num_key_value_heads": 2, "rope_scaling": {"mrope_section": [4, 6, 6]},
 }  # fmt: skip
 CONFIGS = {
-    "infinity": (infinity({**DECODER, "memory_size": 256, "memory_projection": True}, AUTOENCODER), False),
+    "infinity": (infinity({**DECODER, "memory_size": 256}, AUTOENCODER), False),
     "vargpt": (vargpt(TEXT, DECODER, AUTOENCODER), True),
 }
 SMALL = ImageLayout(96, 96, ((1, 1), (2, 2), (4, 4), (6, 6)), (64, 64))
@@ -100,7 +100,9 @@ def counted(work) -> int:
 
 def test_the_work_of_the_generator_is_what_pytorch_counts() -> None:
     subject, config = subject_of("infinity"), CONFIGS["infinity"][0].generator_config
-    expected = sum(generator_work(config, SMALL, k, PROMPT_LENGTH).flops for k in range(SMALL.num_scales))
+    expected = sum(
+        generator_work(config, SMALL, k, PROMPT_LENGTH, projected=True).flops for k in range(SMALL.num_scales)
+    )
     width, states = config.hidden_size, 2 * PROMPT_LENGTH
     pool = 2 * states * config.memory_size * 2 * width + 2 * 2 * width * width + 4 * states * width
     assert counted(lambda: list(subject.draw())) == expected + pool

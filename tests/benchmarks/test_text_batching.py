@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.text_batching import LENGTHS, TextBatching, ask_ours, causal_twin, measure, report, text_requests
 from vargpt.chat.engine import ChatEngine
+from vargpt.loading.packing import pack
 from vargpt.testing import tiny_model, tiny_processor
 
 
@@ -48,7 +49,7 @@ def test_answers_keep_to_their_own_lengths() -> None:
 
 def test_packed_weights_have_no_twin() -> None:
     model = tiny_model()
-    model.pack(torch.float32)
+    pack(model)
     with pytest.raises(ValueError, match="packed"):
         causal_twin(model)
 

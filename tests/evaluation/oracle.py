@@ -11,7 +11,7 @@ from PIL import Image
 from data_recipes.storybook.judging.reading import Reading
 from data_recipes.storybook.judging.scoring import Storybook, reading_of
 from data_recipes.storybook.language.captions import canonical
-from data_recipes.storybook.language.wishes import complete
+from data_recipes.storybook.language.drawing_prompts import complete
 from data_recipes.storybook.world.scene import Scene
 from vargpt.evaluation.base import Report
 from vargpt.evaluation.storybook import evaluate
@@ -94,7 +94,7 @@ class Oracle(Scripted):
         for turn in case.turns:
             uploaded = () if turn.uploaded is None else (self._world.picture(turn.uploaded),)
             said += (Message.of("user", *uploaded, turn.text),)
-            page = None if turn.wish is None else complete(random.Random(0), turn.wish, "heldout", surprise=False)
+            page = None if turn.prompt is None else complete(random.Random(0), turn.prompt, "heldout", surprise=False)
             self._learn(said, turn.question.answer if page is None else page)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_recipes.storybook.judging.judge import Judge
 from data_recipes.storybook.judging.scoring import Storybook, meets, reading_of
-from data_recipes.storybook.language.wishes import Want, Wish
+from data_recipes.storybook.language.drawing_prompts import DrawingPrompt, GroupSpec
 from data_recipes.storybook.world.scene import Group, Scene
 from tests.chat.scripted import drawing_engine
 from tests.evaluation.oracle import BLANK, NOTHING, KnownPages, Oracle, Scripted, recoloured, report_on, scores
@@ -81,7 +81,7 @@ def test_wrong_colours_fail_where_colours_were_said_and_only_there(world):
 
 
 def test_wrong_numbers_places_backgrounds_and_styles_fail(world):
-    wish = Wish((Want("fox", 2), Want("car", colour="red")), "meadow", "sepia", "left of")
+    wish = DrawingPrompt((GroupSpec("fox", 2), GroupSpec("car", colour="red")), "meadow", "sepia", "left of")
     right = Scene(
         (Group("fox", 2, size="small", place="left"), Group("car", 1, "red", place="right")), "meadow", "sepia"
     )
@@ -100,14 +100,14 @@ def test_wrong_numbers_places_backgrounds_and_styles_fail(world):
 
 def test_things_nobody_asked_for_count_only_where_it_is_strict():
     scene = Scene((Group("fox", place="left"), Group("car", 1, "red", place="right")))
-    assert meets(reading_of(scene), Wish((Want("fox"),)))
-    assert not meets(reading_of(scene), Wish((Want("fox"),)), strict=True)
+    assert meets(reading_of(scene), DrawingPrompt((GroupSpec("fox"),)))
+    assert not meets(reading_of(scene), DrawingPrompt((GroupSpec("fox"),)), strict=True)
 
 
 def test_a_colour_cannot_be_hidden_behind_a_style_nobody_asked_for():
     scene = Scene((Group("car", 1, "green"),), style="black and white")
-    assert not meets(reading_of(scene), Wish((Want("car", colour="red"),)))
-    assert meets(reading_of(scene), Wish((Want("car", colour="red"),), style="black and white"))
+    assert not meets(reading_of(scene), DrawingPrompt((GroupSpec("car", colour="red"),)))
+    assert meets(reading_of(scene), DrawingPrompt((GroupSpec("car", colour="red"),), style="black and white"))
 
 
 def test_doing_nothing_is_no_edit(world):

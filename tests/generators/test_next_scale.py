@@ -7,23 +7,23 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import Tensor
 from torch.testing import assert_close
 
 from vargpt.assistant.model import VARGPT
-from vargpt.config import VargptGeneratorConfig
+from vargpt.config import NextScaleConfig
+from vargpt.generators import bitwise
 from vargpt.generators.next_scale import NextScaleGenerator
-from vargpt.generators.parts import CrossAttention
+from vargpt.generators.parts import NormalizedCrossAttention
 from vargpt.sampling import seeded
 from vargpt.testing import tiny_config
-from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
+from vargpt.tokenizers.bsq import BsqTokenizer
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageSampling, ImageTokens
 
 CONFIG = tiny_config()
 SQUARE, WIDE = CONFIG.layout(), CONFIG.layout((16, 32))
 GREEDY = ImageSampling(guidance_scale=1.0, temperature=0.0)
-CODEC = MultiScaleBsqTokenizer(CONFIG.image_tokenizer_config).eval()
+CODEC = BsqTokenizer(CONFIG.image_tokenizer_config).eval()
 MEMORY = CONFIG.generator_config.memory_size
 
 
@@ -108,8 +108,8 @@ def test_drawing_scale_by_scale_gives_the_logits_of_all_scales_at_once(layout, w
     if not with_slots:
         context = dataclasses.replace(context, slots=None)
     said: list[Tensor] = []
-    head = generator._head
-    monkeypatch.setattr(generator, "_head", lambda *inputs: said.append(head(*inputs)) or said[-1])
+    head = generator.bit_logits
+    monkeypatch.setattr(generator, "bit_logits", lambda *inputs: said.append(head(*inputs)) or said[-1])
     sampling = ImageSampling(guidance_scale=2.0, image_guidance_scale=1.5, temperature=1.0)
     drawn = draw(generator, stepping(context, layout), layout, sampling)
     monkeypatch.undo()
@@ -230,9 +230,39 @@ def test_an_open_gate_repeats_the_source_bit_for_bit_and_a_closed_one_does_not()
     assert float(error) < 0.25 * float(CODEC.latents(source)[0].abs().mean())
 
 
-def test_a_source_that_is_remembered_nowhere_cannot_be_repeated() -> None:
-    with pytest.raises(StrictDataclassClassValidationError, match="source_copy off"):
-        VargptGeneratorConfig(source_memory=False, source_copy=True)
+def test_a_file_of_a_form_that_is_no_more_is_refused_and_one_of_ours_is_read() -> None:
+    with pytest.raises(ValueError, match="NextScaleConfig has no such form: {'source_copy': False}"):
+        NextScaleConfig(source_memory=True, source_copy=False)
+    assert not hasattr(NextScaleConfig(source_memory=True, source_copy=True), "source_copy")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [3.0, 3.0, 3.0]), ("linear", [1.0, 2.0, 3.0]), ("cosine", [1.0, 2.0, 3.0])],
+)
+def test_guidance_follows_its_schedule(schedule, expected, monkeypatch) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(bitwise, "guide", lambda rows, scale, _: seen.append(scale) or rows[0])
+    context = ImageContext((memory_branch(), Branch(None)))
+    draw(make_generator(), context, sampling=ImageSampling(guidance_scale=3.0, guidance_schedule=schedule))
+    assert seen == pytest.approx(expected)
+
+
+def test_outside_its_interval_nothing_is_guided(monkeypatch) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(bitwise, "guide", lambda rows, scale, _: seen.append(scale) or rows[0])
+    context = ImageContext((memory_branch(), Branch(None)))
+    draw(make_generator(), context, sampling=ImageSampling(guidance_scale=3.0, guidance_interval=(0.5, 1.0)))
+    assert seen == [1.0, 3.0, 3.0]
+
+
+def test_settings_of_other_kinds_of_generators_are_refused(generator) -> None:
+    generator.check_sampling(ImageSampling(image_guidance_scale=1.5, guidance_schedule="linear"))
+    for wrong in ({"num_steps": 8}, {"diffusion_steps": 100}, {"smooth": True}):
+        with pytest.raises(ValueError, match=f"cannot use {next(iter(wrong))}; it takes guidance_scale"):
+            generator.check_sampling(ImageSampling(**wrong))
+    with pytest.raises(ValueError, match="guidance_interval holds two shares"):
+        generator.check_sampling(ImageSampling(guidance_interval=(0.9, 0.1)))
 
 
 def test_losses_are_the_negative_log_probabilities_of_the_bits(generator) -> None:
@@ -257,14 +287,14 @@ def test_losses_are_refused_for_several_branches(generator) -> None:
 def test_slot_inputs_are_those_that_drawing_computes_scale_by_scale(generator) -> None:
     tokens = random_tokens()
     pieces = [generator.scale_inputs(tokens.prefix(max(k, 1)), k, CODEC) for k in range(SQUARE.num_scales)]
-    assert_close(generator.slot_inputs(tokens, CODEC), torch.cat(pieces, dim=1))
+    assert_close(generator.slot_inputs(tokens, CODEC, Branch(None)), torch.cat(pieces, dim=1))
 
 
 def test_a_fresh_generator_hears_what_has_been_drawn_beside_what_the_language_model_says() -> None:
     """Both have an input of norm one per channel at best; codes have a norm of one in all, and were once drowned."""
     generator = VARGPT(CONFIG).generator.requires_grad_(False)
     slots = generator.slot_proj(torch.randn(2, SQUARE.num_tokens, MEMORY))
-    finer = generator.slot_inputs(random_tokens(), CODEC)[:, SQUARE.offsets[1] :]
+    finer = generator.slot_inputs(random_tokens(), CODEC, Branch(None))[:, SQUARE.offsets[1] :]
     levels = generator.level_embed.weight[: SQUARE.num_scales]
     assert float(finer.std()) > float(slots.std())
     assert float(levels.std()) > float(slots.std())
@@ -273,7 +303,7 @@ def test_a_fresh_generator_hears_what_has_been_drawn_beside_what_the_language_mo
 def test_a_fresh_cross_attention_already_prefers_some_memory() -> None:
     """Uniform attention tells the same to every token whatever the words are, and learns very slowly."""
     torch.manual_seed(0)
-    attention = CrossAttention(64, 64, 4).requires_grad_(False)
+    attention = NormalizedCrossAttention(64, 64, 4).requires_grad_(False)
     x, memory = torch.randn(1, 9, 64), torch.randn(1, 30, 64)
     mask = torch.ones(1, 1, 1, 30, dtype=torch.bool)
     base = attention(x, memory, mask, None)

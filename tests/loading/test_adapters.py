@@ -17,6 +17,7 @@ from tests.chat.scripted import ask
 from tests.loading.test_quantization import wide_model
 from training.finetune.lora_targets import LoraSettings, begin, lora_config
 from vargpt.assistant.model import VARGPT
+from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.chat.engine import ChatEngine
 from vargpt.loading.adapters import CARD, CONFIG, AdapterCard, Adapters, inject, read_card, save_adapter
 from vargpt.loading.models import save
@@ -73,7 +74,9 @@ def said(engine: ChatEngine, adapter: str | tuple[str, ...] | None) -> str:
 
 @torch.no_grad()
 def losses(model: VARGPT) -> torch.Tensor:
-    batch = training_batch(model, tiny_processor(), [CONVERSATION]) | {"image_bits": random_tokens(model, 2).flat()}
+    batch = training_batch(model, tiny_processor(), [CONVERSATION]) | {
+        "pictures": PictureBatch(tokens=random_tokens(model, 2))
+    }
     output = model(**batch)
     return torch.cat((output.scale_losses.flatten(), output.text_loss[None]))
 
@@ -220,7 +223,9 @@ def test_quantised_layers_are_adapted_too_and_learn(kind: str, tmp_path: Path) -
     model = quantize(wide_model(), kind).train()
     learning = begin(model, LoraSettings(rank=2))
     assert "language_model.layers.0.mlp.up_proj" in learning.layers
-    batch = training_batch(model, tiny_processor(), [CONVERSATION]) | {"image_bits": random_tokens(model, 2).flat()}
+    batch = training_batch(model, tiny_processor(), [CONVERSATION]) | {
+        "pictures": PictureBatch(tokens=random_tokens(model, 2))
+    }
     model(**batch).loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     assert all(gradient is not None for gradient in gradients.values())

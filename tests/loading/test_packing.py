@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from vargpt import cpu
-from vargpt.packing import PackedLinear, pack_linears
+from vargpt.loading.packing import PackedLinear, pack_linears
 
 TOLERANCE = {torch.float32: {"atol": 1e-5, "rtol": 1e-5}, torch.bfloat16: {"atol": 3e-2, "rtol": 3e-2}}
 

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from tests.assistant.test_model import CONVERSATION, GREEDY, draw_state, random_tokens, training_batch
 from vargpt.assistant.model import VARGPT
+from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.assistant.processor import VargptProcessor
 from vargpt.sampling import seeded
 from vargpt.testing import tiny_model, tiny_processor
@@ -28,7 +29,7 @@ def processor() -> VargptProcessor:
 @pytest.fixture(scope="module")
 def batch(processor) -> dict:
     model = tiny_model()
-    return training_batch(model, processor, [CONVERSATION]) | {"image_bits": random_tokens(model, 2).flat()}
+    return training_batch(model, processor, [CONVERSATION]) | {"pictures": PictureBatch(tokens=random_tokens(model, 2))}
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vargpt.config import VargptGeneratorConfig
-from vargpt.generators.next_scale import make_generator
+from vargpt.config import InfinityConfig
+from vargpt.generators.infinity import InfinityGenerator
 from vargpt.loading.checkpoint_files import (
     empty_weights,
     load_weights,
@@ -20,10 +20,9 @@ from vargpt.loading.checkpoint_files import (
 )
 from vargpt.published.infinity_weights import transformer_map
 
-TINY = VargptGeneratorConfig(
-    conditioning="pooled", hidden_size=64, num_layers=4, num_heads=4, code_dim=8, num_bits=8, memory_size=256,
-    null_length=8, slot_projection=False, corner_positions=True, input_residual=False, source_memory=False,
-    cross_qk_norm=False, absolute_positions=False,
+TINY = InfinityConfig(
+    hidden_size=64, num_layers=4, num_heads=4, code_dim=8, num_bits=8, memory_size=256,
+    null_length=8,
 )  # fmt: skip
 MAP = transformer_map(blocks_per_chunk=2)
 
@@ -31,7 +30,7 @@ MAP = transformer_map(blocks_per_chunk=2)
 @pytest.fixture(scope="module")
 def published() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    weights = dict(MAP.export(make_generator(TINY).state_dict().items()))
+    weights = dict(MAP.export(InfinityGenerator(TINY).state_dict().items()))
     return {
         name: torch.zeros_like(value) if "zero_k_bias" in name else torch.randn_like(value)
         for name, value in weights.items()
@@ -40,7 +39,7 @@ def published() -> dict[str, torch.Tensor]:
 
 def empty_model() -> torch.nn.Module:
     with empty_weights():
-        return make_generator(TINY)
+        return InfinityGenerator(TINY)
 
 
 def write(folder, weights, form: str) -> None:

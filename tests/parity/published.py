@@ -13,17 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from tests.parity.cases_on_disk import Case
-from vargpt.config import VargptGeneratorConfig, VargptImageTokenizerConfig, scheduled_layout
-from vargpt.generators import next_scale
-from vargpt.generators.next_scale import NextScaleGenerator, guide_states, make_generator
-from vargpt.generators.schedules import infinity_schedules
+from vargpt.config import InfinityConfig, InfinityTokenizerConfig
+from vargpt.generators import bitwise
+from vargpt.generators.infinity import AttentivePool, InfinityGenerator
+from vargpt.generators.parts import CrossAttention
 from vargpt.loading.weight_map import WeightMap, fill
+from vargpt.published.infinity import infinity_layouts
 from vargpt.published.infinity_weights import autoencoder_map, transformer_map
-from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
-from vargpt.types import ImageLayout, ImageProgress, ImageTokens
+from vargpt.sampling import guide
+from vargpt.tokenizers.bsq import InfinityTokenizer
+from vargpt.types import Bits, ImageLayout, ImageProgress, ImageTokens
 
 
 def fill_all(module: nn.Module, weight_map: WeightMap, weights: dict[str, Tensor]) -> None:
@@ -37,7 +40,7 @@ def fill_all(module: nn.Module, weight_map: WeightMap, weights: dict[str, Tensor
     assert filled == set(ours), sorted(set(ours) - filled)
 
 
-def build_autoencoder(case: Case, config: dict[str, Any]) -> MultiScaleBsqTokenizer:
+def build_autoencoder(case: Case, config: dict[str, Any]) -> InfinityTokenizer:
     """The autoencoder; what `config` does not say is read off the recipe of its weights."""
     shapes = {name: entry["shape"] for name, entry in case.meta["weights"]["vae"]["tensors"].items()}
     base = shapes["encoder.conv_in.conv.weight"][0]
@@ -45,8 +48,8 @@ def build_autoencoder(case: Case, config: dict[str, Any]) -> MultiScaleBsqTokeni
     multipliers = [shapes[f"encoder.down.{i}.block.0.conv1.conv.weight"][0] // base for i in range(levels)]
     num_bits = shapes["encoder.conv_out.conv.weight"][0]
     token_patch = 2 if config.get("apply_spatial_patchify") else 1
-    tokenizer = MultiScaleBsqTokenizer(
-        VargptImageTokenizerConfig(
+    tokenizer = InfinityTokenizer(
+        InfinityTokenizerConfig(
             num_bits=num_bits * token_patch**2,
             base_channels=base,
             channel_multipliers=multipliers,
@@ -59,11 +62,10 @@ def build_autoencoder(case: Case, config: dict[str, Any]) -> MultiScaleBsqTokeni
     return tokenizer.eval()
 
 
-def build_generator(case: Case, num_bits: int, **changes: Any) -> NextScaleGenerator:
+def build_generator(case: Case, num_bits: int) -> InfinityGenerator:
     config = case.config
-    generator = make_generator(
-        VargptGeneratorConfig(
-            conditioning="pooled",
+    generator = InfinityGenerator(
+        InfinityConfig(
             hidden_size=config["embed_dim"],
             num_layers=config["depth"],
             num_heads=config["num_heads"],
@@ -72,13 +74,6 @@ def build_generator(case: Case, num_bits: int, **changes: Any) -> NextScaleGener
             num_bits=num_bits,
             memory_size=config["text_channels"],
             null_length=config["text_maxlen"],
-            slot_projection=False,
-            corner_positions=True,
-            input_residual=False,
-            source_memory=False,
-            cross_qk_norm=False,
-            absolute_positions=False,
-            **changes,
         )
     )
     per_chunk = config["depth"] // config["block_chunks"]
@@ -86,10 +81,24 @@ def build_generator(case: Case, num_bits: int, **changes: Any) -> NextScaleGener
     return generator.eval()
 
 
+def with_rounded_attention(module: nn.Module) -> nn.Module:
+    """What published code does around attention over text, even in float32: to bfloat16 and back, in place."""
+    for part in module.modules():
+        if isinstance(part, CrossAttention | AttentivePool):
+            part.attend = rounded_attention  # type: ignore[method-assign]
+    return module
+
+
+def rounded_attention(*qkv: Tensor, attn_mask: Tensor, scale: float | None = None) -> Tensor:
+    q, k, v = (part.to(torch.bfloat16).to(part.dtype) for part in qkv)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=scale)
+    return out.to(torch.bfloat16).to(out.dtype)
+
+
 def layout_of(case: Case, stride: int = 16) -> ImageLayout:
     """The schedule of a case among the published ones, with the grid that its positions are rounded onto."""
     *_, (_, height, width) = case.config["scale_schedule"]
-    layout = scheduled_layout(infinity_schedules(), f"{height * 16}x{width * 16}", corner_positions=True)
+    layout = infinity_layouts()[f"{height * 16}x{width * 16}"]
     assert [list(scale) for scale in layout.scales] == [scale[1:] for scale in case.config["scale_schedule"]]
     return replace(layout, height=height * stride, width=width * stride)
 
@@ -141,7 +150,7 @@ def call_of(case: Case) -> dict[str, float]:
     return {name: float(match.group(1)) for name, match in found.items() if match}
 
 
-def check_picture(case: Case, codec: MultiScaleBsqTokenizer, tokens: ImageTokens, name: str) -> None:
+def check_picture(case: Case, codec: InfinityTokenizer, tokens: ImageTokens, name: str) -> None:
     """Recorded bytes, blue first, within one; some cases keep every second or fourth pixel only.
 
     Published code happens to hand its decoder channels-last data, for which torch's own group norm is imprecise on a
@@ -215,10 +224,10 @@ def recorded_guidance(monkeypatch: Any) -> list[Tensor]:
     found: list[Tensor] = []
 
     def recording(states: Tensor, *arguments: Any) -> Tensor:
-        found.append(guide_states(states, *arguments))
+        found.append(guide(states, *arguments))
         return found[-1]
 
-    monkeypatch.setattr(next_scale, "guide_states", recording)
+    monkeypatch.setattr(bitwise, "guide", recording)
     return found
 
 
@@ -233,7 +242,9 @@ class GivenInputs:
     def code_dim(self) -> int:
         return self.inputs.shape[-1]
 
-    num_bits = code_dim
+    @property
+    def space(self) -> Bits:
+        return Bits(self.code_dim)
 
     def next_input(self, tokens: ImageTokens, k: int) -> Tensor:
         return self.scale_inputs(tokens)[k - 1]
@@ -243,5 +254,5 @@ class GivenInputs:
         parts = zip(self.inputs.split(sizes, dim=1), self.layout.scales[1:], strict=True)
         return tuple(part.reshape(part.shape[0], h, w, -1) for part, (h, w) in parts)
 
-    def rest(self, latents: Tensor, layout: ImageLayout, grids: tuple[Tensor, ...]) -> Tensor:
+    def residual(self, latents: Tensor, layout: ImageLayout, grids: tuple[Tensor, ...]) -> Tensor:
         raise AssertionError("published generators repeat no source")

@@ -9,18 +9,18 @@ from torch import Tensor
 
 from tests.parity.cases_on_disk import Case
 from tests.parity.published import fill_all
-from vargpt.assistant.drawing import ConversationState
+from vargpt.assistant.conversation_state import ConversationState
 from vargpt.assistant.model import VARGPT
-from vargpt.config import VargptConfig
 from vargpt.generators.schedules import INFINITY_LENGTHS, infinity_schedules
-from vargpt.published.vargpt_v1_1 import config_from_published, vargpt_map
+from vargpt.published.vargpt_v1_1 import VargptV11, VargptV11Config, config_from_published
+from vargpt.published.vargpt_v1_1_weights import vargpt_map
 from vargpt.sampling import seeded
 from vargpt.types import ImageProgress, ImageSampling, ImageTokens
 
 GREEDY = ImageSampling(guidance_scale=3.0, temperature=0.0)  # published drawing has no other guidance
 
 
-def config_of(case: Case, **changes: object) -> VargptConfig:
+def config_of(case: Case) -> VargptV11Config:
     gen, vae = case.config["gen"], case.config["vae"]
     decoder = {
         "hidden_size": gen["embed_dim"],
@@ -31,7 +31,6 @@ def config_of(case: Case, **changes: object) -> VargptConfig:
         "num_bits": vae["codebook_dim"],
         "memory_size": gen["text_channels"],
         "null_length": gen["text_maxlen"],
-        **changes,
     }
     autoencoder = {
         "num_bits": vae["codebook_dim"],
@@ -50,8 +49,8 @@ def square(area: str) -> str:
     return next(size for size in sizes if len(set(size.split("x"))) == 1)
 
 
-def build(case: Case, **changes: object) -> VARGPT:
-    model = VARGPT(config_of(case, **changes))
+def build(case: Case) -> VargptV11:
+    model = VargptV11(config_of(case))
     fill_all(model, vargpt_map(model.config, case.config["gen"]["block_chunks"]), case.weights("model"))
     return model.eval()
 

@@ -15,7 +15,7 @@ from tests.parity.published import (
     layout_of,
     padded,
 )
-from vargpt.generators.schedules import infinity_schedules
+from vargpt.published.infinity import infinity_layouts
 from vargpt.text_to_image.pipeline import TextToImage, TextToImageConfig
 from vargpt.text_to_image.text_encoder import TextEncoder, TextStates
 from vargpt.types import ImageSampling
@@ -48,12 +48,12 @@ class RecordedEncoder(TextEncoder):
 @pytest.fixture(scope="module")
 def model(case: Case) -> TextToImage:
     codec = build_autoencoder(case, case.config)
-    generator = build_generator(case, codec.num_bits)
+    generator = build_generator(case, codec.code_dim)
     layout = layout_of(case)
     config = TextToImageConfig(
         generator_config=generator.config,
         image_tokenizer_config=codec.config,
-        scale_schedules=infinity_schedules(),
+        layouts=infinity_layouts(),
         default_size=f"{layout.height}x{layout.width}",
     )
     return TextToImage(config, RecordedEncoder(case), generator, codec)

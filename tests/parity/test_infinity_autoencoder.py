@@ -8,20 +8,20 @@ from torch.testing import assert_close
 
 from tests.parity.cases_on_disk import Case
 from tests.parity.published import published_flips
-from vargpt.config import VargptImageTokenizerConfig
+from vargpt.config import InfinityTokenizerConfig
 from vargpt.loading.weight_map import fill
 from vargpt.published.infinity_weights import autoencoder_map, unnested
-from vargpt.tokenizers.bit_correction import BitFlip, CorrectedTokens
-from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer, bits_to_codes, quantize
+from vargpt.tokenizers.bit_correction import BitFlip, CorrectedTokens, draw_flips
+from vargpt.tokenizers.bsq import InfinityTokenizer, bits_to_codes, quantize
 from vargpt.types import ImageLayout, ImageTokens
 
 pytestmark = pytest.mark.cases_of("infinity", "vae")
 
 
-def build(case: Case) -> MultiScaleBsqTokenizer:
+def build(case: Case) -> InfinityTokenizer:
     config = case.config
-    tokenizer = MultiScaleBsqTokenizer(
-        VargptImageTokenizerConfig(
+    tokenizer = InfinityTokenizer(
+        InfinityTokenizerConfig(
             num_bits=config["codebook_dim"],
             base_channels=config["base_ch"],
             channel_multipliers=tuple(config["ch_mult"]),
@@ -33,9 +33,9 @@ def build(case: Case) -> MultiScaleBsqTokenizer:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(case: Case) -> MultiScaleBsqTokenizer:
+def tokenizer(case: Case) -> InfinityTokenizer:
     built = build(case)
-    weight_map = autoencoder_map(len(case.config["ch_mult"]), built.num_bits)
+    weight_map = autoencoder_map(len(case.config["ch_mult"]), built.code_dim)
     ours = built.state_dict()
     for name, tensor in case.weights("vae").items():
         place = weight_map.place(name)
@@ -99,7 +99,7 @@ def test_inputs_and_corrected_targets_of_every_scale_are_the_published_ones(case
 def corrected_as_recorded(case, tokenizer, features, layout, name: str, strength: float) -> CorrectedTokens:
     """The tokens whose targets are the recorded ones, with the seed that the case says (or one that people take)."""
     for seed in case.seeds(name):
-        flips = published_flips(layout.scales, len(features), tokenizer.num_bits, strength, seed)
+        flips = published_flips(layout.scales, len(features), tokenizer.code_dim, strength, seed)
         corrected = tokenizer.correct(features, layout, flips)
         pairs = zip(corrected.targets.grids, case.outputs(f"{name}_gt_bits"), strict=True)
         if all(torch.equal(grid.flatten(1, 2), bits.bool()) for grid, bits in pairs):
@@ -120,11 +120,11 @@ def test_the_published_area_inputs_follow_from_our_bits(case, layout) -> None:
 
 def test_the_map_goes_both_ways_and_knows_every_name(case, tokenizer) -> None:
     published = case.weights("vae")
-    weight_map = autoencoder_map(len(case.config["ch_mult"]), tokenizer.num_bits)
+    weight_map = autoencoder_map(len(case.config["ch_mult"]), tokenizer.code_dim)
     again = dict(weight_map.export(tokenizer.state_dict().items()))
     assert again.keys() == published.keys()
     assert all(torch.equal(again[name], published[name]) for name in published if "mask" not in name)
-    flat = autoencoder_map(len(case.config["ch_mult"]), tokenizer.num_bits, nested=False)
+    flat = autoencoder_map(len(case.config["ch_mult"]), tokenizer.code_dim, nested=False)
     for name in published:
         if "mask" not in name:
             outer, weight = name.rsplit(".", 1)
@@ -134,6 +134,7 @@ def test_the_map_goes_both_ways_and_knows_every_name(case, tokenizer) -> None:
 
 def test_flips_are_drawn_up_to_their_strength(case, tokenizer, layout, pixels) -> None:
     flip = BitFlip(0.3, torch.Generator().manual_seed(0))
-    corrected = tokenizer.encode(pixels, layout, flip)
+    flips = draw_flips(layout, len(pixels), tokenizer.code_dim, flip)
+    corrected = tokenizer.correct(tokenizer.features(pixels, layout), layout, flips)
     changed = (corrected.inputs.flat() ^ corrected.targets.flat()).float().mean()
     assert 0 < float(changed) < 0.3

@@ -21,30 +21,31 @@ from tests.parity.published import (
     padded,
     published_sample,
     recorded_guidance,
+    with_rounded_attention,
 )
-from vargpt.generators.next_scale import NextScaleGenerator
+from vargpt.generators.infinity import InfinityGenerator
 from vargpt.generators.parts import rotary_2d
 from vargpt.generators.schedules import corner_positions_2d, infinity_schedules
 from vargpt.sampling import seeded
-from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
+from vargpt.tokenizers.bsq import InfinityTokenizer
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens
 
 pytestmark = pytest.mark.cases_of("infinity", "vae", "infinity")
 
 
 @pytest.fixture(scope="module")
-def codec(case: Case) -> MultiScaleBsqTokenizer:
+def codec(case: Case) -> InfinityTokenizer:
     return build_autoencoder(case, case.config)
 
 
 @pytest.fixture(scope="module")
-def generator(case: Case, codec) -> NextScaleGenerator:
-    return build_generator(case, codec.num_bits)
+def generator(case: Case, codec) -> InfinityGenerator:
+    return build_generator(case, codec.code_dim)
 
 
 @pytest.fixture(scope="module")
-def rounded_generator(case: Case, codec) -> NextScaleGenerator:
-    return build_generator(case, codec.num_bits, cross_attention_rounded=True)
+def rounded_generator(case: Case, codec) -> InfinityGenerator:
+    return with_rounded_attention(build_generator(case, codec.code_dim))
 
 
 def branch(case: Case, name: str = "text_kv_compact", lengths: str = "lens") -> Branch:
@@ -52,7 +53,7 @@ def branch(case: Case, name: str = "text_kv_compact", lengths: str = "lens") -> 
     return Branch(states, mask)
 
 
-def teacher_forced(case: Case, generator: NextScaleGenerator) -> torch.Tensor:
+def teacher_forced(case: Case, generator: InfinityGenerator) -> torch.Tensor:
     layout, inputs = layout_of(case), case.input("x_BLC_wo_prefix")
     tokens = ImageTokens.from_flat(layout, torch.zeros(len(inputs), layout.num_tokens, inputs.shape[-1]).bool())
     return generator.logits(ImageContext((branch(case),)), tokens, GivenInputs(inputs, layout)).flatten(2)
@@ -111,7 +112,7 @@ def test_the_guided_logits_behind_the_bits(case, generator, codec, monkeypatch) 
 @pytest.mark.recorded("sampled_bits")
 def test_sampled_bits_with_the_published_order_of_draws(case, generator, codec, monkeypatch) -> None:
     """All bits of all rows from one generator, with the published defaults; the first case does not tell its seed."""
-    monkeypatch.setattr("vargpt.generators.next_scale.sample", published_sample)
+    monkeypatch.setattr("vargpt.generators.bitwise.sample", published_sample)
     temperature = call_of(case)["tau"]
     check_sampled_bits(
         case,

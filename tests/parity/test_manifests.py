@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from vargpt.assistant.model import VARGPT
-from vargpt.config import VargptGeneratorConfig, VargptImageTokenizerConfig
-from vargpt.generators.next_scale import make_generator
+from vargpt.config import InfinityConfig, InfinityTokenizerConfig
+from vargpt.generators.infinity import InfinityGenerator
 from vargpt.loading.weight_map import WeightMap
 from vargpt.published.infinity import Published
 from vargpt.published.infinity_weights import autoencoder_map, transformer_map
-from vargpt.published.vargpt_v1_1 import PUBLISHED_AUTOENCODER, PUBLISHED_DECODER, config_from_published, vargpt_map
+from vargpt.published.vargpt_v1_1 import VargptV11, config_from_published
+from vargpt.published.vargpt_v1_1_weights import vargpt_map
 from vargpt.published.variants import INFINITY
-from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
+from vargpt.tokenizers.bsq import InfinityTokenizer
 
 MANIFESTS = Path(__file__).parent / "manifests"
 
@@ -38,7 +38,7 @@ def published_shapes(weight_map: WeightMap, module: torch.nn.Module) -> dict[str
 def test_vargpt_v1_1() -> None:
     entry = manifest("vargpt_v1_1_7b_2b")
     with torch.device("meta"):
-        model = VARGPT(config_from_published(entry["config"]["llm"]))
+        model = VargptV11(config_from_published(entry["config"]["llm"]))
     assert published_shapes(vargpt_map(model.config), model) == shapes(entry)
     assert len(entry["keys"]) == 1706
 
@@ -53,9 +53,8 @@ def test_vargpt_v1_1() -> None:
 )
 def test_infinity(name, depth, width, heads, bits, chunks) -> None:
     changes = {"num_layers": depth, "hidden_size": width, "num_heads": heads, "num_bits": bits, "code_dim": bits}
-    config = VargptGeneratorConfig(**{**PUBLISHED_DECODER, **changes, "memory_projection": True})
     with torch.device("meta"):
-        generator = make_generator(config)
+        generator = InfinityGenerator(InfinityConfig(**changes))
     assert published_shapes(transformer_map(depth // chunks), generator) == shapes(manifest(name))
 
 
@@ -72,7 +71,7 @@ def test_the_stated_variants_are_the_published_ones(variant, transformer, autoen
     config = Published("FoundationVision/Infinity", variant).config()
     pixels, chunks = config.image_tokenizer_config, INFINITY[variant].num_chunks
     with torch.device("meta"):
-        generator, tokenizer = make_generator(config.generator_config), MultiScaleBsqTokenizer(pixels)
+        generator, tokenizer = InfinityGenerator(config.generator_config), InfinityTokenizer(pixels)
     names = autoencoder_map(len(pixels.channel_multipliers), pixels.feature_channels)
     assert published_shapes(names, tokenizer) == shapes(manifest(autoencoder))
     if transformer is not None:
@@ -101,5 +100,5 @@ def test_infinity_autoencoders(name, bits, multipliers) -> None:
     patch = 2 if "patchify" in name else 1
     changes = {"num_bits": bits * patch**2, "channel_multipliers": multipliers, "token_patch": patch}
     with torch.device("meta"):
-        tokenizer = MultiScaleBsqTokenizer(VargptImageTokenizerConfig(**{**PUBLISHED_AUTOENCODER, **changes}))
+        tokenizer = InfinityTokenizer(InfinityTokenizerConfig(**changes))
     assert published_shapes(autoencoder_map(len(multipliers), bits), tokenizer) == shapes(manifest(name))

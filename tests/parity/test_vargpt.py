@@ -14,11 +14,12 @@ from tests.parity.published import (
     check_sampled_bits,
     published_sample,
     recorded_guidance,
+    with_rounded_attention,
 )
 from tests.parity.published_vargpt import GREEDY, build, draw, started
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.sequence import merged_grids, rope_positions
-from vargpt.published.vargpt_v1_1 import vargpt_map
+from vargpt.published.vargpt_v1_1_weights import vargpt_map
 from vargpt.sampling import seeded
 from vargpt.types import ImageSampling
 
@@ -104,7 +105,7 @@ def test_the_guided_logits_behind_the_bits(case, model, monkeypatch) -> None:
 
 @pytest.mark.recorded("sampled_bits")
 def test_sampled_bits_with_the_published_order_of_draws(case, model, monkeypatch) -> None:
-    monkeypatch.setattr("vargpt.generators.next_scale.sample", published_sample)
+    monkeypatch.setattr("vargpt.generators.bitwise.sample", published_sample)
     sampling, ids = ImageSampling(guidance_scale=3.0, temperature=0.5, top_p=0.97), case.input("input_ids")
     check_sampled_bits(case, lambda seed: draw(model, ids, sampling, seed), "sampled_bits", "sampled")
 
@@ -142,7 +143,7 @@ def test_words_then_a_picture_as_generated(case, model) -> None:
 
 @pytest.mark.recorded("greedy_bits_ca_bf16")
 def test_a_prompt_is_drawn_with_rounded_cross_attention(case, monkeypatch) -> None:
-    rounded, ids = build(case, cross_attention_rounded=True), case.input("input_ids")
+    rounded, ids = with_rounded_attention(build(case)), case.input("input_ids")
     layout, name = rounded.config.layout(), "greedy_bits_ca_bf16"
     check_rounded_bits(case, lambda given: draw(rounded, ids, given=given), layout, name, monkeypatch)
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from tests.parity.cases_on_disk import Case
-from tests.parity.published import published_flips
+from tests.parity.published import published_flips, with_rounded_attention
 from tests.parity.published_vargpt import build
 from vargpt.assistant.model import VARGPT
-from vargpt.assistant.sequence import Condition
+from vargpt.assistant.picture_batch import PictureBatch
+from vargpt.assistant.sequence import Visibility
 from vargpt.tokenizers.bit_correction import CorrectedTokens
 from vargpt.types import ImageLayout, ImageTokens
 
@@ -39,7 +40,7 @@ def model(case: Case) -> VARGPT:
 
 @pytest.fixture(scope="module")
 def rounded(case: Case) -> VARGPT:
-    return build(case, cross_attention_rounded=True)
+    return with_rounded_attention(build(case))
 
 
 def construction(case: Case) -> tuple[int, list[int]]:
@@ -67,7 +68,7 @@ def clean(case: Case, model: VARGPT) -> CorrectedTokens:
 def corrected(case: Case, model: VARGPT, seed: int) -> CorrectedTokens:
     """With the published draws of bits to turn over."""
     pixels, layout = picture(case), layout_of(case, model)
-    flips = published_flips(layout.scales, len(pixels), model.image_tokenizer.num_bits, STRENGTH, seed)
+    flips = published_flips(layout.scales, len(pixels), model.image_tokenizer.code_dim, STRENGTH, seed)
     return model.image_tokenizer.correct(model.image_tokenizer.features(pixels, layout), layout, flips)
 
 
@@ -83,7 +84,7 @@ def noisy(case: Case, model: VARGPT) -> CorrectedTokens:
 
 
 @torch.no_grad()
-def learn(case: Case, model: VARGPT, tokens: CorrectedTokens, condition: Condition = Condition.FULL) -> Learnt:
+def learn(case: Case, model: VARGPT, tokens: CorrectedTokens, condition: Visibility = Visibility.FULL) -> Learnt:
     """The published training step: prefix, start, slots padded to a multiple of 128, and some tokens after them."""
     layout, config, prefix = tokens.inputs.layout, model.config, case.input("prefix_ids")
     rows, num_slots = len(prefix), -(-layout.num_tokens // 128) * 128
@@ -97,11 +98,10 @@ def learn(case: Case, model: VARGPT, tokens: CorrectedTokens, condition: Conditi
     hook = model.generator.head.register_forward_hook(lambda module, inputs, output: recorded.append(output))
     output = model(
         input_ids=ids,
-        image_bits=tokens.inputs.flat(),
-        target_bits=tokens.targets.flat(),
         labels=ids.masked_fill(ids == config.image_gen_pad_token_id, -100),
-        image_size=(layout.height, layout.width),
-        conditions=torch.full((rows,), int(condition)),
+        pictures=PictureBatch(
+            tokens=tokens.inputs, targets=tokens.targets, conditions=torch.full((rows,), int(condition))
+        ),
     )
     hook.remove()
     assert output.text_loss is not None and output.image_loss is not None
@@ -127,7 +127,7 @@ def test_a_training_step_computes_the_published_numbers(case, model) -> None:
 
 @pytest.mark.recorded("uncond_loss", "uncond_gen_logits")
 def test_a_step_without_its_condition(case, model) -> None:
-    check(case, learn(case, model, clean(case, model), Condition.NULL), "uncond")
+    check(case, learn(case, model, clean(case, model), Visibility.NULL), "uncond")
 
 
 @pytest.mark.recorded("noise_loss", "noise_gen_logits")
@@ -140,7 +140,7 @@ def test_the_same_steps_with_rounded_cross_attention(case, rounded) -> None:
     tokens = clean(case, rounded)
     check(case, learn(case, rounded, tokens), "clean", "_ca_bf16")
     if case.has("uncond_loss_ca_bf16"):
-        check(case, learn(case, rounded, tokens, Condition.NULL), "uncond", "_ca_bf16")
+        check(case, learn(case, rounded, tokens, Visibility.NULL), "uncond", "_ca_bf16")
 
 
 @pytest.mark.recorded("noise_loss_ca_bf16")

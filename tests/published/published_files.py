@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vargpt.config import InfinityConfig, InfinityTokenizerConfig
 from vargpt.loading.weight_map import WeightMap
 from vargpt.published.infinity_weights import autoencoder_map, transformer_map
 from vargpt.published.variants import INFINITY, Variant
@@ -26,8 +27,8 @@ def tiny_variant(weights: str, default_size: str = "256x256") -> Variant:
     return Variant(
         weights=weights,
         autoencoder=("vae.pth", "vae_.pth"),
-        generator_config=TINY_DECODER,
-        image_tokenizer_config=TINY_AUTOENCODER,
+        generator_config=InfinityConfig(**TINY_DECODER),
+        image_tokenizer_config=InfinityTokenizerConfig(**TINY_AUTOENCODER),
         num_chunks=NUM_CHUNKS,
         default_size=default_size,
         sampling=SAMPLING,

@@ -18,9 +18,10 @@ from vargpt.assistant.model import VARGPT
 from vargpt.assistant.special_tokens import NAMES
 from vargpt.chat.engine import ChatEngine
 from vargpt.config import VargptConfig
-from vargpt.loading.models import model_hash
-from vargpt.published.families import load
-from vargpt.published.vargpt_v1_1 import config_from_published, vargpt_map
+from vargpt.loading.models import model_hash, save
+from vargpt.published.families import load, model_config
+from vargpt.published.vargpt_v1_1 import VargptV11, config_from_published
+from vargpt.published.vargpt_v1_1_weights import vargpt_map
 from vargpt.testing import TEXTS
 from vargpt.types import ChatRequest, ImageSampling, Message
 
@@ -79,7 +80,7 @@ def published_config(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> dict
 
 def random_model(config: VargptConfig) -> VARGPT:
     torch.manual_seed(0)
-    model = VARGPT(config)
+    model = VargptV11(config)
     for parameter in model.parameters():
         parameter.data += torch.randn_like(parameter) * 0.02
     zero_where_published_is(model)
@@ -181,6 +182,18 @@ def test_a_published_model_chats_draws_and_draws_again(repository) -> None:
         ChatRequest(messages=(*messages, second.message, Message.of("user", "what is it?")), route="text")
     )
     assert answer.num_text_tokens > 0
+
+
+def test_saved_in_our_own_format_it_is_the_same_model(repository, tmp_path) -> None:
+    model, processor = load(repository, device="cpu")
+    save(model, processor, tmp_path, torch.float32)
+    again, _ = load(tmp_path, device="cpu")
+    assert type(again) is VargptV11
+    assert model_config(tmp_path).generator_config.to_dict() == model.config.generator_config.to_dict()
+    ours, theirs = again.state_dict(), model.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert_close(ours[name], value, rtol=0, atol=0, msg=name)
 
 
 def test_guidance_reaches_beyond_the_length_of_the_published_null(repository) -> None:

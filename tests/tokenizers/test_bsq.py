@@ -8,32 +8,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from vargpt.config import VargptImageTokenizerConfig
+from training.tokenizer.bsq_losses import BsqWeights, entropy_loss, reconstruct
+from vargpt.config import BsqTokenizerConfig, InfinityTokenizerConfig
 from vargpt.tokenizers.bsq import (
-    MultiScaleBsqTokenizer,
-    average_down,
+    BsqTokenizer,
+    InfinityTokenizer,
+    SignTokenizer,
     bits_to_codes,
     codes_to_bits,
-    entropy_loss,
     quantize,
-    resample,
 )
-from vargpt.types import ImageLayout, ImageTokens
+from vargpt.tokenizers.multiscale import average_down, resample
+from vargpt.types import Bits, ImageLayout, ImageTokens
 
 SCALES = ((1, 1), (2, 2), (3, 3), (4, 4))
 SQUARE = ImageLayout(16, 16, SCALES)
 WIDE = ImageLayout(16, 24, ((1, 1), (1, 2), (3, 4), (4, 6)))
 
 
-def small_tokenizer(num_bits: int = 8, **changes: object) -> MultiScaleBsqTokenizer:
-    shape = {"base_channels": 8, "channel_multipliers": (1, 2, 2), "norm_groups": 4} | changes
-    return MultiScaleBsqTokenizer(VargptImageTokenizerConfig(num_bits=num_bits, **shape)).eval()
+SHAPE = {"base_channels": 8, "channel_multipliers": (1, 2, 2), "num_res_blocks": 1}
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> MultiScaleBsqTokenizer:
+def small_tokenizer(num_bits: int = 8, **changes: object) -> SignTokenizer:
+    return BsqTokenizer(BsqTokenizerConfig(num_bits=num_bits, **(SHAPE | changes))).eval()
+
+
+def published_tokenizer(num_bits: int = 8, **changes: object) -> SignTokenizer:
+    config = InfinityTokenizerConfig(num_bits=num_bits, **(SHAPE | {"norm_groups": 4} | changes))
+    return InfinityTokenizer(config).eval()
+
+
+@pytest.fixture(scope="module", params=[small_tokenizer, published_tokenizer])
+def tokenizer(request) -> SignTokenizer:
     torch.manual_seed(0)
-    return small_tokenizer()
+    return request.param()
 
 
 def random_bits(layout: ImageLayout, num_bits: int = 8, num_images: int = 2) -> ImageTokens:
@@ -99,7 +107,7 @@ def test_quantising_once_more_what_remains_never_makes_the_error_of_the_last_sca
 
 @pytest.mark.parametrize("layout", [SQUARE, WIDE])
 def test_latents_of_the_tokens_are_the_sum_that_the_quantiser_left(
-    tokenizer: MultiScaleBsqTokenizer, layout: ImageLayout
+    tokenizer: SignTokenizer, layout: ImageLayout
 ) -> None:
     features = torch.randn(2, 8, *layout.final_scale)
     found = quantize(features, layout.scales)
@@ -115,9 +123,7 @@ def test_tokens_whose_codes_are_the_features_are_found_again() -> None:
 
 
 @pytest.mark.parametrize("layout", [SQUARE, WIDE])
-def test_pixels_become_bits_of_the_layout_and_bits_become_pixels(
-    tokenizer: MultiScaleBsqTokenizer, layout: ImageLayout
-) -> None:
+def test_pixels_become_bits_of_the_layout_and_bits_become_pixels(tokenizer: SignTokenizer, layout: ImageLayout) -> None:
     pixel_values = torch.rand(2, 3, layout.height, layout.width) * 2 - 1
     with torch.no_grad():
         tokens = tokenizer.encode(pixel_values, layout)
@@ -131,7 +137,7 @@ def test_pixels_become_bits_of_the_layout_and_bits_become_pixels(
 
 @pytest.mark.parametrize("layout", [SQUARE, WIDE])
 def test_the_input_of_a_scale_does_not_move_when_that_scale_or_a_finer_one_changes(
-    tokenizer: MultiScaleBsqTokenizer, layout: ImageLayout
+    tokenizer: SignTokenizer, layout: ImageLayout
 ) -> None:
     tokens = random_bits(layout)
     for k in range(1, layout.num_scales):
@@ -144,7 +150,7 @@ def test_the_input_of_a_scale_does_not_move_when_that_scale_or_a_finer_one_chang
         assert not torch.equal(before, tokenizer.next_input(ImageTokens(layout, changed), k))
 
 
-def test_all_scale_inputs_at_once_are_the_inputs_one_by_one(tokenizer: MultiScaleBsqTokenizer) -> None:
+def test_all_scale_inputs_at_once_are_the_inputs_one_by_one(tokenizer: SignTokenizer) -> None:
     tokens = random_bits(WIDE)
     together = tokenizer.scale_inputs(tokens)
     assert len(together) == WIDE.num_scales - 1
@@ -152,10 +158,10 @@ def test_all_scale_inputs_at_once_are_the_inputs_one_by_one(tokenizer: MultiScal
         assert torch.equal(scale_input, tokenizer.next_input(tokens, k))
 
 
-def test_gradients_reach_the_encoder_straight_through_the_signs(tokenizer: MultiScaleBsqTokenizer) -> None:
+def test_gradients_reach_the_encoder_straight_through_the_signs(tokenizer: SignTokenizer) -> None:
     pixel_values = torch.rand(2, 3, 16, 16) * 2 - 1
     tokenizer.zero_grad()
-    rebuilt = tokenizer(pixel_values, SQUARE)
+    rebuilt = reconstruct(tokenizer, pixel_values, SQUARE, BsqWeights())
     rebuilt.pixel_values.square().mean().backward()
     gradient = tokenizer.encoder.conv_in.weight.grad
     assert gradient is not None and gradient.abs().sum() > 0
@@ -165,10 +171,10 @@ def test_gradients_reach_the_encoder_straight_through_the_signs(tokenizer: Multi
         torch.testing.assert_close(tokenizer.decoder(codes), rebuilt.pixel_values, atol=1e-5, rtol=1e-5)
 
 
-def test_a_picture_that_stops_early_is_decoded_from_that_prefix(tokenizer: MultiScaleBsqTokenizer) -> None:
+def test_a_picture_that_stops_early_is_decoded_from_that_prefix(tokenizer: SignTokenizer) -> None:
     pixel_values = torch.rand(2, 3, 16, 16) * 2 - 1
     with torch.no_grad():
-        rebuilt = tokenizer(pixel_values, SQUARE, stop_after=torch.tensor([2, 4]))
+        rebuilt = reconstruct(tokenizer, pixel_values, SQUARE, BsqWeights(), stop_after=torch.tensor([2, 4]))
         tokens = tokenizer.encode(pixel_values, SQUARE)
         expected = [tokenizer.decode(tokens.select([0]).prefix(2)), tokenizer.decode(tokens.select([1]))]
     torch.testing.assert_close(rebuilt.pixel_values.clamp(-1, 1), torch.cat(expected), atol=1e-5, rtol=1e-5)
@@ -186,16 +192,17 @@ def test_entropy_tells_undecided_from_decided_and_constant_from_varied_bits() ->
 
 
 @pytest.mark.parametrize("num_bits", [8, 20, 64])
-def test_any_number_of_bits_and_attention_and_more_blocks_build_and_run(num_bits: int) -> None:
-    tokenizer = small_tokenizer(num_bits, num_res_blocks=2, attention=True)
+@pytest.mark.parametrize("make", [small_tokenizer, published_tokenizer])
+def test_any_number_of_bits_and_more_blocks_build_and_run(make, num_bits: int) -> None:
+    tokenizer = make(num_bits, num_res_blocks=2)
     with torch.no_grad():
         tokens = tokenizer.encode(torch.zeros(1, 3, 16, 24), WIDE)
         assert tokenizer.decode(tokens).shape == (1, 3, 16, 24)
     assert tokens.grids[-1].shape == (1, 4, 6, num_bits)
-    assert tokenizer.num_bits == tokenizer.code_dim == num_bits and tokenizer.downsample_factor == 4
+    assert tokenizer.space == Bits(num_bits) and tokenizer.code_dim == num_bits and tokenizer.downsample_factor == 4
 
 
-def test_wrong_sizes_and_settings_are_refused_with_what_is_allowed(tokenizer: MultiScaleBsqTokenizer) -> None:
+def test_wrong_sizes_and_settings_are_refused_with_what_is_allowed(tokenizer: SignTokenizer) -> None:
     with pytest.raises(ValueError, match="factor 4"):
         tokenizer.encode(torch.zeros(1, 3, 32, 32), ImageLayout(32, 32, SCALES))
     with pytest.raises(ValueError, match="resize"):
@@ -205,17 +212,17 @@ def test_wrong_sizes_and_settings_are_refused_with_what_is_allowed(tokenizer: Mu
     with pytest.raises(ValueError, match="2 grids are given"):
         tokenizer.next_input(random_bits(SQUARE).prefix(2), 3)
     with pytest.raises(ValueError, match="norm_groups=3"):
-        small_tokenizer(norm_groups=3)
-    with pytest.raises(ValueError, match="upsample_mode"):
-        small_tokenizer(upsample_mode="bicubic")
+        published_tokenizer(norm_groups=3)
+    with pytest.raises(ValueError, match="has no such form: {'norm_groups': 8}; .*{'norm_groups': 0}"):
+        small_tokenizer(norm_groups=8)
 
 
 def test_what_is_left_of_a_picture_has_the_signs_of_its_next_bits(tokenizer) -> None:
     """At the last scale exactly, and of a picture of another size too; at none it is the picture itself."""
     tokens = random_bits(SQUARE)
     latents = tokenizer.latents(tokens)
-    last = tokenizer.rest(latents, SQUARE, tokens.grids[:-1])
+    last = tokenizer.residual(latents, SQUARE, tokens.grids[:-1])
     assert torch.equal(last > 0, tokens.grids[-1])
-    first = tokenizer.rest(latents, SQUARE, ())
+    first = tokenizer.residual(latents, SQUARE, ())
     assert_close(first[:, 0, 0], latents.mean((1, 2)))
-    assert tokenizer.rest(latents, WIDE, random_bits(WIDE).grids[:1]).shape[1:3] == WIDE.scales[1]
+    assert tokenizer.residual(latents, WIDE, random_bits(WIDE).grids[:1]).shape[1:3] == WIDE.scales[1]

@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from training.averaged_weights import learning_values
 from training.data import BatchSettings
 from training.distributed import is_main
 from training.loop import LoopSettings
 from training.sft import SftSettings, train
-from training.state import learning_values
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import Message
 
@@ -60,9 +60,10 @@ def messages_of(sample_id: int) -> list[Message]:
     )
 
 
-def changed(bf16: bool = False, optimizer: str = "adamw", **settings: bool | int) -> SftSettings:
+def changed(bf16: bool = False, optimizer: str = "adamw", accumulation: int = 1, **settings: bool | int) -> SftSettings:
     """Four steps with a constant rate, so that two of them begin a run of four."""
-    loop = dataclasses.replace(LOOP, autocast="bf16" if bf16 else "none", optimizer=optimizer)
+    autocast = "bf16" if bf16 else "none"
+    loop = dataclasses.replace(LOOP, autocast=autocast, optimizer=optimizer, accumulation=accumulation)
     return dataclasses.replace(SETTINGS, loop=loop, **settings)
 
 

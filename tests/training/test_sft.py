@@ -17,7 +17,7 @@ from training.data import BatchSettings, Conversations, cut_evenly
 from training.loop import LoopSettings
 from training.sft import Apart, PictureInputs, SftSettings, draw_conditions, make_losses, token_weights, train
 from vargpt.assistant.model import IGNORE_INDEX
-from vargpt.assistant.sequence import Condition
+from vargpt.assistant.sequence import Visibility
 from vargpt.assistant.vision import patchify, picture_features
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import Message
@@ -104,7 +104,7 @@ def test_the_user_is_never_learnt_and_the_assistant_always_is(processor) -> None
 
 def test_guidance_dropout_has_its_rates() -> None:
     conditions = draw_conditions(20_000, SETTINGS, torch.Generator().manual_seed(0))
-    shares = [(conditions == condition).float().mean().item() for condition in Condition]
+    shares = [(conditions == condition).float().mean().item() for condition in Visibility]
     assert shares == pytest.approx([0.8, 0.1, 0.05, 0.05], abs=0.01)
 
 
@@ -117,12 +117,12 @@ def test_pictures_learnt_apart_hide_nothing_and_have_flips_of_their_own(processo
     inputs = PictureInputs(model, layout, settings)
     conditions, flipped, chosen = [], [], []
     for batch in batches:
-        made = inputs(batch)
+        made = inputs(batch)["pictures"]
         clean = model.image_tokenizer.encode(batch["drawn_images"].float() / 127.5 - 1, layout).flat()
-        conditions.append(made["conditions"])
-        flipped.append((made["image_bits"] != clean).flatten(1).any(1))
+        conditions.append(made.conditions)
+        flipped.append((made.tokens.flat() != clean).flatten(1).any(1))
         chosen += apart.pictures(batch["drawn_seeds"].tolist())
-    hidden, wrong, these = torch.cat(conditions) != Condition.FULL, torch.cat(flipped), torch.tensor(chosen)
+    hidden, wrong, these = torch.cat(conditions) != Visibility.FULL, torch.cat(flipped), torch.tensor(chosen)
     assert 0.2 < these.float().mean() < 0.8
     assert not hidden[these].any() and 0.4 < hidden[~these].float().mean() < 0.8
     assert wrong[these].float().mean() > 0.9 and not wrong[~these].any()
@@ -136,9 +136,9 @@ def test_an_input_picture_gets_the_latents_and_patches_of_itself(processor) -> N
     tokens = model.image_tokenizer.encode(batch["drawn_images"].float() / 127.5 - 1, model.config.layout())
     place = int((batch["input_drawn"] >= 0).nonzero()[0])
     drawn = int(batch["input_drawn"][place])
-    first = model.image_tokenizer.rest(inputs["image_latents"], model.config.layout(), ())
+    first = model.image_tokenizer.residual(inputs["image_latents"], model.config.layout(), ())
     assert torch.equal(first[place] > 0, tokens.grids[0][drawn])
-    assert torch.equal(inputs["image_bits"], tokens.flat())
+    assert torch.equal(inputs["pictures"].tokens.flat(), tokens.flat())
     per_picture = inputs["pixel_values"].view(len(batch["input_drawn"]), -1)
     mean = batch["drawn_images"][drawn].float().div(127.5).sub(1).mean()
     torch.testing.assert_close(per_picture[place].mean(), mean, atol=1e-4, rtol=1e-4)
@@ -199,7 +199,7 @@ def test_where_an_edit_differs_from_its_source_counts_more(processor) -> None:
     weights = []
     for change in (0.0, 3.0):
         sft = dataclasses.replace(SETTINGS, detail=0.0, change=change)
-        weights.append(PictureInputs(model, model.config.layout(), sft)(stream.pool_batches(0)[0])["token_weights"])
+        weights.append(PictureInputs(model, model.config.layout(), sft)(stream.pool_batches(0)[0])["pictures"].weights)
     layout = model.config.layout()
     final = weights[1][0, layout.offsets[-2] :]
     assert torch.equal(weights[0], torch.ones_like(weights[0]))

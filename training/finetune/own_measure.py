@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from data_recipes.storybook.language.captions import canonical
-from data_recipes.storybook.language.wishes import sample_page
+from data_recipes.storybook.language.drawing_prompts import sample_upload
 from data_recipes.storybook.world.scene import Scene
 from training.data import BatchSettings, Row, collate
 from training.finetune.own_conversations import phrase_of, rehearsed, request
@@ -162,7 +162,7 @@ def other_scenes(example: Example, topic: Topic, count: int) -> list[Example]:
 
     A style is wanted of everything, and the held-out pictures of a folder are few.
     """
-    pages = [sample_page(random.Random(f"other-scene-{number}"), "heldout") for number in range(count)]
+    pages = [sample_upload(random.Random(f"other-scene-{number}"), "heldout") for number in range(count)]
     captions = [canonical(Scene(page.groups, page.background)) for page in pages]
     return [replace(example, caption=topic.completed(caption)) for caption in captions]
 

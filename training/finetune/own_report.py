@@ -133,10 +133,9 @@ def measured_amounts(outcome: Outcome) -> list[str]:
     wishes, check = (int(outcome.before.numbers.get(name, 0)) for name in ("wishes", "check"))
     if (wishes, check) == outcome.wanted:
         return []
-    return [
-        f"time was short: {wishes} of {outcome.wanted[0]} requests were measured before and after, and {check} of "
-        f"{outcome.wanted[1]} storybook cases per category"
-    ]
+    line = f"time was short: {wishes} of {outcome.wanted[0]} requests were measured before and after"
+    cases = f", and {check} of {outcome.wanted[1]} storybook cases per category" if outcome.wanted[1] else ""
+    return [line + cases]
 
 
 def markdown(outcome: Outcome) -> str:

@@ -150,7 +150,7 @@ class PictureDPO(DPOTrainer):
         """What TRL takes for a forward: one log-probability per reply, at its first place, in nats per bit."""
         with self.accelerator.autocast():  # the reference is not wrapped in it as the policy is
             scored = model.sequence_log_probs(**inputs, labels=word_labels)
-        num_bits = model.image_tokenizer.num_bits * (inputs["input_ids"] == model.placeholders.slot).sum(1)
+        num_bits = model.image_tokenizer.code_dim * (inputs["input_ids"] == model.placeholders.slot).sum(1)
         total = scored.image.sum(1)
         if scored.text is not None:
             total = total + self.text_weight * scored.text.sum(1)

@@ -18,7 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from training.autocast import Autocast, check_autocast, settled_autocast
 from training.cpu.matmul_attention import use_matmul_attention
-from training.loop import pick_device
+from training.distributed import pick_device
 from training.preferences.callbacks import MetricsLog, StopAfter
 from training.stages import learn_only
 from vargpt.assistant.model import VARGPT

@@ -134,7 +134,7 @@ def announced_pages() -> Better:
             scene = parse_canonical(reply.text)
         except ValueError:
             return None
-        if not is_possible(scene) or not meets(reading_of(scene), wanted.columns["case"].wish):
+        if not is_possible(scene) or not meets(reading_of(scene), wanted.columns["case"].prompt):
             return None
         side = max((max(part.image.size) for part in reply.images), default=2 * PAGE_STEP)
         return render(scene, round_up(side, PAGE_STEP))

@@ -17,6 +17,7 @@ from PIL import Image
 
 from training.data import LENGTH_STEP
 from vargpt.assistant.model import VARGPT
+from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.assistant.processor import IGNORE_INDEX, VargptProcessor, pad
 from vargpt.pictures.fitting import to_pixels
 from vargpt.types import ImageLayout, ImagePart, ImageTokens, Message
@@ -74,10 +75,11 @@ def reply_batch(
     batch: dict[str, Any] = {
         "input_ids": pad([row.input_ids for row in encoded], processor.special.end_of_text, multiple=LENGTH_STEP),
         "attention_mask": pad([[1] * len(row.input_ids) for row in encoded], 0, multiple=LENGTH_STEP).bool(),
-        "image_bits": torch.cat([tokens.flat() for tokens in drawn]),
-        "image_size": (layout.height, layout.width),
     }
     if score_text:
         batch["labels"] = pad([row.labels for row in encoded], IGNORE_INDEX, multiple=LENGTH_STEP)
-    batch = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in batch.items()}
+    batch = {name: value.to(model.device) for name, value in batch.items()}
+    batch["pictures"] = PictureBatch(
+        tokens=ImageTokens.from_flat(layout, torch.cat([tokens.flat() for tokens in drawn]).bool())
+    )
     return batch | processor.picture_tensors([part for row in encoded for part in row.pictures], model)

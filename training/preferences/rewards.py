@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data_recipes.storybook.judging.cases import DrawCase
 from data_recipes.storybook.judging.judge import Judge
-from data_recipes.storybook.judging.scoring import ReadsPages, credit
+from data_recipes.storybook.judging.scoring import PictureReader, credit
 
 Reward = Callable[..., list[float]]
 KINDS = "storybook, clip:MODEL or aesthetic:MODEL:HEAD"
@@ -42,7 +42,7 @@ def reward_named(name: str) -> Reward:
     raise ValueError(f"there is no reward {name!r}; there are {KINDS}")
 
 
-def storybook_reward(judge: ReadsPages | None = None) -> Reward:
+def storybook_reward(judge: PictureReader | None = None) -> Reward:
     """The share of what was said that the judge finds on the page, 1 only if all of it and nothing else is there.
 
     Its column `case` holds what was asked; the prompts are only the words for it.
@@ -54,7 +54,7 @@ def storybook_reward(judge: ReadsPages | None = None) -> Reward:
         prompts: Sequence[str], images: Sequence[Image.Image], case: Sequence[DrawCase], **_: Any
     ) -> list[float]:
         pages = [image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS) for image in images]
-        return [credit(reading, one.wish) for reading, one in zip(judge.detect(pages), case, strict=True)]
+        return [credit(reading, one.prompt) for reading, one in zip(judge.detect(pages), case, strict=True)]
 
     return storybook
 

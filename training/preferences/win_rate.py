@@ -22,7 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_recipes.storybook.judging.cases import DRAW_WISHES, draw_cases
+from data_recipes.storybook.judging.cases import DRAW_PROMPTS, draw_cases
 from training.preferences.prefer import Answers, Wanted, file_prompts, replied, scored
 from training.preferences.rewards import Reward, reward_named
 from vargpt.chat.engine import ChatEngine
@@ -60,7 +60,7 @@ def held_out_prompts(n: int, seed: int = 0) -> list[Wanted]:
     """
     if n < 1:
         raise ValueError(f"--storybook is at least 1, got {n}")
-    names = tuple(DRAW_WISHES)
+    names = tuple(DRAW_PROMPTS)
     by_name = {name: draw_cases(name, -(-n // len(names)), seed) for name in names}  # type: ignore[arg-type]
     cases = [by_name[names[number % len(names)]][number // len(names)] for number in range(n)]
     return [Wanted((Message.of("user", case.request),), {"case": case}) for case in cases]

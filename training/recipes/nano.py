@@ -29,17 +29,18 @@ from torch import nn
 
 from data_recipes.storybook.cells import WORDS, cell_labels
 from data_recipes.storybook.drawing.render import render
+from data_recipes.storybook.language.drawing_prompts import sample_drawing, sample_upload
 from data_recipes.storybook.language.drawing_requests import phrase
-from data_recipes.storybook.language.wishes import sample_drawing, sample_page
-from data_recipes.storybook.samples import drawing, make_sample, text_corpus
+from data_recipes.storybook.samples import make_sample, text_corpus
+from data_recipes.storybook.script_messages import drawing
 from training import vit_pretraining
+from training.averaged_weights import AveragedWeights
 from training.data import BatchSettings, MakeMessages
 from training.distributed import is_main, started_processes
 from training.loop import Finished, LoopSettings
 from training.overrides import apply_overrides
 from training.sft import SftSettings, train
 from training.stages import learn_only
-from training.state import AveragedWeights
 from training.tokenizer.trainer import TokenizerSettings, load_tokenizer, recipe_named
 from training.tokenizer.trainer import train as train_tokenizer
 from vargpt.assistant.model import VARGPT
@@ -207,7 +208,7 @@ def make_model(processor: VargptProcessor, image_tokenizer: Path, seed: int) -> 
 
 def page_of(sample_id: int) -> tuple[Image.Image, dict[str, np.ndarray]]:
     """A page, and what stands in each of its cells."""
-    scene = sample_page(random.Random(f"sight-{sample_id}"))
+    scene = sample_upload(random.Random(f"sight-{sample_id}"))
     return render(scene), cell_labels(scene)
 
 

@@ -24,9 +24,6 @@ def nano_tokenizer() -> TokenizerSettings:
             channel_multipliers=(1, 2),
             num_res_blocks=1,
             patch_size=4,
-            linear_path=True,
-            encoder_kernel_size=1,  # with norm_groups=0: the bits of a cell tell of that cell alone
-            norm_groups=0,
         ),
         weights=ReconstructionWeights(detail=8.0),
         batch_size=24,

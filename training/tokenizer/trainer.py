@@ -1,8 +1,8 @@
 """Trains an image tokenizer on pages of the storybook, and exports it.
 
 In: a named recipe (`training/recipes/`). Out, in the run directory: `metrics.jsonl`, `evaluation.jsonl` (PSNR and use
-of the bits), `samples/` (originals above reconstructions above previews), `state.pt` and `tokenizer.safetensors`, the
-averaged weights with their configuration in the metadata.
+of the bits), `samples/` (originals above reconstructions above previews), `checkpoints/` and `tokenizer.safetensors`,
+the averaged weights with their configuration in the metadata.
 
     python -m training.tokenizer.trainer --recipe nano --run-dir runs/nano_tokenizer [--minutes 10] [--set loop.seed=1]
 """
@@ -33,15 +33,17 @@ from data_recipes.storybook.drawing.styles import apply_style
 from data_recipes.storybook.world.random_scenes import sample_colour, sample_scene
 from data_recipes.storybook.world.scene import PLACES, SIZES, Group, Scene
 from data_recipes.storybook.world.vocabulary import OBJECTS
-from training.loop import Finished, LoopSettings, run
+from training.distributed import join, rank, world_size
+from training.loop import Finished, LoopSettings, Sums, run
 from training.overrides import apply_overrides
+from training.tokenizer.bsq_losses import BsqWeights, reconstruct
 from training.tokenizer.reconstruction import ReconstructionLoss, ReconstructionWeights, psnr
-from vargpt.config import VargptImageTokenizerConfig
-from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer, Reconstruction
+from vargpt.config import BsqTokenizerConfig
+from vargpt.tokenizers.bsq import BsqTokenizer
 from vargpt.types import ImageLayout, ImageTokens
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+    from jaxtyping import Float, Int, UInt8
 
 logger = logging.getLogger(__name__)
 
@@ -53,23 +55,16 @@ NUM_SHOWN = 8
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerNetwork:
-    """The fields of `VargptImageTokenizerConfig` that a recipe states in full."""
+    """The fields of `BsqTokenizerConfig` that a recipe states in full."""
 
     num_bits: int = 16
     base_channels: int = 32
     channel_multipliers: tuple[int, ...] = (1, 2, 4, 4)
     num_res_blocks: int = 1
-    attention: bool = False
-    norm_groups: int = 8
     patch_size: int = 1
-    linear_path: bool = False
-    encoder_kernel_size: int = 3
-    entropy_weight: float = 0.1
-    entropy_inv_temperature: float = 1.0
-    commitment_weight: float = 0.25
 
-    def config(self) -> VargptImageTokenizerConfig:
-        return VargptImageTokenizerConfig(**dataclasses.asdict(self))
+    def config(self) -> BsqTokenizerConfig:
+        return BsqTokenizerConfig(**dataclasses.asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +77,7 @@ class TokenizerSettings:
     network: TokenizerNetwork
     weights: ReconstructionWeights
     loop: LoopSettings
+    bits: BsqWeights = BsqWeights()
     batch_size: int = 64
     prefix_rate: float = 0.15
     num_workers: int = 1
@@ -118,14 +114,14 @@ def crowded_page(rng: random.Random, side: int) -> Image.Image:
 
 
 class Pages(Dataset):
-    """Pages by number, as uint8 "3 H W"."""
+    """Pages by number, with their number, as uint8 "3 H W"."""
 
     def __init__(self, draw_page: DrawPage, height: int, width: int, prefix: str) -> None:
         self.draw_page, self.height, self.width, self.prefix = draw_page, height, width, prefix
 
-    def __getitem__(self, index: int) -> UInt8[Tensor, "3 H W"]:
+    def __getitem__(self, index: int) -> tuple[int, UInt8[Tensor, "3 H W"]]:
         page = self.draw_page(f"{self.prefix}/{index}", self.height, self.width)
-        return torch.from_numpy(np.array(page)).permute(2, 0, 1).contiguous()
+        return index, torch.from_numpy(np.array(page)).permute(2, 0, 1).contiguous()
 
 
 def to_pixel_values(pictures: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
@@ -139,22 +135,34 @@ class TokenizerTrainer(nn.Module):
     def __init__(self, settings: TokenizerSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.tokenizer = MultiScaleBsqTokenizer(settings.network.config())
+        self.tokenizer = BsqTokenizer(settings.network.config())
         self.reconstruction_loss = ReconstructionLoss(settings.weights)
 
-    def forward(self, pixel_values: Float[Tensor, "N 3 H W"], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """(loss, metrics) of one batch."""
-        stop_after = self.draw_stops(len(pixel_values), step).to(pixel_values.device)
-        rebuilt: Reconstruction = self.tokenizer(pixel_values, self.settings.layout, stop_after)
+    def forward(
+        self, pixel_values: Float[Tensor, "N 3 H W"], places: Int[Tensor, " N"], step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(share of the batch's loss, sums for `report`) of the pictures at these places of the batch of a step.
+
+        Losses are means over pictures, so shares add up; but for the entropy of the bits used and the weights of
+        detail, which are taken over the pictures of a micro-batch.
+        """
+        share = len(pixel_values) / self.settings.batch_size
+        stop_after = self.draw_stops(self.settings.batch_size, step).to(pixel_values.device)[places]
+        rebuilt = reconstruct(self.tokenizer, pixel_values, self.settings.layout, self.settings.bits, stop_after)
         loss, metrics = self.reconstruction_loss(rebuilt.pixel_values, pixel_values, step)
         whole = stop_after == self.settings.layout.num_scales
         metrics |= {
-            "psnr": psnr(rebuilt.pixel_values.detach().float()[whole], pixel_values[whole]).mean(),
             "commitment": rebuilt.commitment.detach(),
             "decided_entropy": rebuilt.decided_entropy.detach(),
             "used_entropy": rebuilt.used_entropy.detach(),
         }
-        return loss + rebuilt.loss, metrics
+        sums = {name: value * share for name, value in metrics.items()}
+        sums |= {
+            "psnr": psnr(rebuilt.pixel_values.detach().float()[whole], pixel_values[whole]).sum(),
+            "whole_pictures": whole.sum(),
+            "samples": whole.new_tensor(len(whole), dtype=torch.float32),
+        }
+        return (loss + rebuilt.loss) * share, sums
 
     def draw_stops(self, num_images: int, step: int) -> Tensor:
         """How many scales the decoder sees of each picture: mostly all, now and then a prefix. The first sees all."""
@@ -166,9 +174,16 @@ class TokenizerTrainer(nn.Module):
         return torch.where(whole, num_scales, stops)
 
 
+def report(sums: Sums) -> dict[str, float]:
+    """The metrics of a batch; the PSNR is the mean of the pictures that the decoder saw all scales of, in dB."""
+    metrics = {name: float(value) for name, value in sums.items()}
+    metrics["psnr"] /= metrics.pop("whole_pictures")
+    return metrics
+
+
 @torch.no_grad()
 def evaluate(
-    tokenizer: MultiScaleBsqTokenizer, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout
+    tokenizer: BsqTokenizer, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout
 ) -> tuple[dict[str, Any], Image.Image]:
     """PSNR after every scale and how often each bit is 1; and a picture: originals, reconstructions, previews."""
     tokens: ImageTokens = tokenizer.encode(pixel_values, layout)
@@ -199,17 +214,17 @@ def as_sheet(rows: Float[Tensor, "R N 3 H W"], zoom: int = 2) -> Image.Image:
     return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
 
 
-def save_tokenizer(tokenizer: MultiScaleBsqTokenizer, path: Path) -> None:
+def save_tokenizer(tokenizer: BsqTokenizer, path: Path) -> None:
     """Weights and, in the metadata, the configuration. Inverse: `load_tokenizer`."""
     weights = {name: value.detach().cpu().contiguous() for name, value in tokenizer.state_dict().items()}
     save_file(weights, path, metadata={"config": json.dumps(tokenizer.config.to_dict())})
 
 
-def load_tokenizer(path: Path) -> MultiScaleBsqTokenizer:
+def load_tokenizer(path: Path) -> BsqTokenizer:
     """The tokenizer in eval mode. Raises FileNotFoundError when there is none."""
     with safe_open(path, framework="pt") as file:
-        config = VargptImageTokenizerConfig.from_dict(json.loads(file.metadata()["config"]))
-    tokenizer = MultiScaleBsqTokenizer(config)
+        config = BsqTokenizerConfig.from_dict(json.loads(file.metadata()["config"]))
+    tokenizer = BsqTokenizer(config)
     tokenizer.load_state_dict(load_file(path))
     return tokenizer.eval()
 
@@ -218,21 +233,26 @@ def train(settings: TokenizerSettings, run_dir: Path, draw_page: DrawPage = stor
     """Runs (or continues) a recipe; see the module docstring for what it leaves in `run_dir`."""
     pages = Pages(draw_page, settings.height, settings.width, f"train/{settings.loop.seed}")
     held_out = Pages(draw_page, settings.height, settings.width, "evaluation")
-    evaluated = to_pixel_values(torch.stack([held_out[index] for index in range(NUM_EVALUATED)]))
+    evaluated = to_pixel_values(torch.stack([held_out[index][1] for index in range(NUM_EVALUATED)]))
+    device, count = join(settings.loop.device), world_size() * settings.loop.accumulation
+    if settings.batch_size < count:
+        raise ValueError(f"a batch of {settings.batch_size} pictures cannot be cut into {count} micro-batches")
     (run_dir / "samples").mkdir(parents=True, exist_ok=True)
 
-    def batches(start_step: int) -> Iterator[Tensor]:
-        order = range(start_step * settings.batch_size, settings.loop.total_steps * settings.batch_size)
-        return iter(
-            DataLoader(pages, settings.batch_size, sampler=order, num_workers=settings.num_workers, drop_last=True)
+    def batches(start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        micro_batches = (
+            range(step * settings.batch_size, (step + 1) * settings.batch_size)[part * world_size() + rank() :: count]
+            for step in range(start_step, settings.loop.total_steps)
+            for part in range(settings.loop.accumulation)
         )
+        return iter(DataLoader(pages, batch_sampler=micro_batches, num_workers=settings.num_workers))
 
-    def compute_loss(model: nn.Module, pictures: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        return model(to_pixel_values(pictures), step)
+    def losses(model: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, Sums]:
+        numbers, pictures = batch
+        return model(to_pixel_values(pictures), numbers - step * settings.batch_size, step)
 
     def on_sample(model: nn.Module, step: int) -> None:
         assert isinstance(model, TokenizerTrainer)
-        device = next(model.parameters()).device
         numbers, sheet = evaluate(model.tokenizer, evaluated.to(device), settings.layout)
         logger.info("step %d: PSNR %.2f dB, by scale %s", step, numbers["psnr"], numbers["psnr_by_scale"])
         sheet.save(run_dir / "samples" / f"step_{step:06d}.png")
@@ -241,7 +261,7 @@ def train(settings: TokenizerSettings, run_dir: Path, draw_page: DrawPage = stor
         save_tokenizer(model.tokenizer, run_dir / "tokenizer.safetensors")
 
     torch.manual_seed(settings.loop.seed)
-    return run(settings.loop, TokenizerTrainer(settings), compute_loss, batches, run_dir, on_sample)
+    return run(settings.loop, TokenizerTrainer(settings), losses, batches, run_dir, report, on_sample)
 
 
 def recipe_named(name: str) -> TokenizerSettings:

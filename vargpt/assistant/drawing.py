@@ -10,142 +10,26 @@ Shape legend: B rows, T tokens so far, t new tokens, l slots of one scale, G gui
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import DynamicCache
 
-from vargpt.assistant.cache_argument import CACHE
+from vargpt.assistant.conversation_state import CACHE, ConversationState, select_cache
 from vargpt.assistant.sequence import (
-    Condition,
     PlaceholderIds,
+    Visibility,
     branch_keys,
     continued_mask,
     merged_grids,
     rope_positions,
 )
-from vargpt.generators.constraints import Faithful, Kept
-from vargpt.packing import pack_linears
-from vargpt.sampling import check_image_sampling
+from vargpt.generators.constraints import FixedCells, SourceBias
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens
-
-
-@dataclass
-class ConversationState:
-    """All that is remembered of B conversations. `logits` are those after each row's last real token."""
-
-    cache: DynamicCache
-    mask: Bool[Tensor, "B T"]  # False at padding
-    vision: Bool[Tensor, "B T"]  # True at picture placeholders
-    hidden: Float[Tensor, "B T D"]
-    position: Int[Tensor, " B"]  # the next free position
-    logits: Float[Tensor, "B V"]
-    source: Float[Tensor, "B h w d"] | None = None  # latents of the last picture of each row
-    source_mask: Bool[Tensor, " B"] | None = None  # which rows have one
-
-    @property
-    def length(self) -> int:
-        return self.mask.shape[1]
-
-    def select(self, rows: Sequence[int]) -> ConversationState:
-        """A copy with these rows, in this order; a row may be repeated."""
-        index = torch.tensor(list(rows), device=self.mask.device)
-        return ConversationState(
-            cache=select_cache(self.cache, index),
-            mask=self.mask[index],
-            vision=self.vision[index],
-            hidden=self.hidden[index],
-            position=self.position[index],
-            logits=self.logits[index],
-            source=None if self.source is None else self.source[index],
-            source_mask=None if self.source_mask is None else self.source_mask[index],
-        )
-
-    @property
-    def num_bytes(self) -> int:
-        """What it takes in memory."""
-        tensors = [tensor for layer in self.cache.layers for tensor in (layer.keys, layer.values)]
-        tensors += [self.mask, self.vision, self.hidden, self.logits]
-        return sum(tensor.nbytes for tensor in tensors) + (0 if self.source is None else self.source.nbytes)
-
-    def without_padding(self) -> ConversationState:
-        """The same without the places that are padding in every row."""
-        used = self.mask.any(0)
-        if bool(used.all()):
-            return self
-        places = used.nonzero().flatten()
-        cache = DynamicCache()
-        for number, layer in enumerate(self.cache.layers):
-            cache.update(layer.keys[:, :, places], layer.values[:, :, places], number)
-        mask, vision, hidden = self.mask[:, places], self.vision[:, places], self.hidden[:, places]
-        return replace(self, cache=cache, mask=mask, vision=vision, hidden=hidden)
-
-    def rewind(self) -> None:
-        """Takes back what an `extend` that failed half-way has left in the cache."""
-        for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[:, :, : self.length], layer.values[:, :, : self.length]
-
-
-def join_states(states: Sequence[ConversationState]) -> ConversationState:
-    """The rows of all states in one, the shorter ones padded on the left; the states must not be used again."""
-    if len(states) == 1:
-        return states[0]
-    length = max(state.length for state in states)
-    gaps = [length - state.length for state in states]
-    cache = DynamicCache()
-    for number in range(len(states[0].cache.layers)):
-        layers = [state.cache.layers[number] for state in states]
-        keys, values = (
-            torch.cat([F.pad(getattr(layer, name), (0, 0, gap, 0)) for layer, gap in zip(layers, gaps, strict=True)])
-            for name in ("keys", "values")
-        )
-        cache.update(keys, values, number)
-
-    def joined(name: str) -> Tensor:
-        return torch.cat([F.pad(getattr(state, name), (gap, 0)) for state, gap in zip(states, gaps, strict=True)])
-
-    source, source_mask = join_sources(states)
-    hidden = torch.cat([F.pad(state.hidden, (0, 0, gap, 0)) for state, gap in zip(states, gaps, strict=True)])
-    return ConversationState(
-        cache=cache,
-        mask=joined("mask"),
-        vision=joined("vision"),
-        hidden=hidden,
-        position=torch.cat([state.position for state in states]),
-        logits=torch.cat([state.logits for state in states]),
-        source=source,
-        source_mask=source_mask,
-    )
-
-
-def join_sources(states: Sequence[ConversationState]) -> tuple[Tensor | None, Tensor | None]:
-    """Sources of all rows; zeros, masked, where a state has none."""
-    known = next((state.source for state in states if state.source is not None), None)
-    if known is None:
-        return None, None
-    sources, masks = [], []
-    for state in states:
-        rows = len(state.mask)
-        if state.source is None or state.source_mask is None:
-            sources.append(known.new_zeros(rows, *known.shape[1:]))
-            masks.append(torch.zeros(rows, dtype=torch.bool, device=known.device))
-        else:
-            sources.append(state.source)
-            masks.append(state.source_mask)
-    return torch.cat(sources), torch.cat(masks)
-
-
-def select_cache(cache: DynamicCache, index: Int[Tensor, " R"]) -> DynamicCache:
-    """A new cache with these rows; the old one stays as it is."""
-    selected = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        selected.update(layer.keys[index], layer.values[index], number)
-    return selected
 
 
 class DrawingMixin:
@@ -159,20 +43,9 @@ class DrawingMixin:
     generator: Any
     image_tokenizer: Any
     config: Any
-    start_state: Any
     placeholders: PlaceholderIds
+    known_branch: Callable[..., Branch]
     embed: Callable[..., Tensor]
-
-    def pack(self, dtype: torch.dtype = torch.float32) -> None:
-        """Lays the weights out for drawing on this CPU, in place; the model can then be run, but not trained or saved.
-
-        In bfloat16, factors of matrix products are rounded, and nothing else (`NextScaleGenerator.pack`); the decoder
-        computes in bfloat16 throughout, the encoder stays as it is.
-        """
-        self.generator.pack(dtype)
-        for name in ("language_model", "projector_in", "projector_out"):
-            setattr(self, name, pack_linears(getattr(self, name), dtype, torch.float32))
-        self.image_tokenizer.decoder.to(dtype)
 
     @torch.no_grad()
     def extend(
@@ -255,13 +128,19 @@ class DrawingMixin:
                 source[row], mask[row] = image_latents[total - 1], True
         return source, mask
 
-    def branches(self, state: ConversationState, sampling: ImageSampling) -> list[Condition]:
+    @torch.no_grad()
+    def edit_sources(self, pixel_values: Float[Tensor, "I 3 H W"]) -> Float[Tensor, "I h w d"] | None:
+        """What an edit repeats of input pictures of the default size in [-1, 1]; None = this model repeats nothing."""
+        layout = self.config.layout()
+        return torch.cat([self.image_tokenizer.unrounded(one[None], layout) for one in pixel_values])
+
+    def branches(self, state: ConversationState, sampling: ImageSampling) -> list[Visibility]:
         """Full alone without guidance; full and null; with a source and its own scale, image only between them."""
         scales = sampling.guidance_scale
         unguided = scales == 1 if isinstance(scales, int | float) else all(scale == 1 for scale in scales)
         if sampling.image_guidance_scale is not None and bool(state.vision.any()):
-            return [Condition.FULL, Condition.IMAGE_ONLY, Condition.NULL]
-        return [Condition.FULL] if unguided else [Condition.FULL, Condition.NULL]
+            return [Visibility.FULL, Visibility.IMAGE_ONLY, Visibility.NULL]
+        return [Visibility.FULL] if unguided else [Visibility.FULL, Visibility.NULL]
 
     @torch.no_grad()
     def draw(
@@ -271,8 +150,8 @@ class DrawingMixin:
         sampling: ImageSampling,
         rngs: Sequence[torch.Generator],
         given: ImageTokens | None = None,
-        kept: Kept | None = None,
-        faithful: Faithful | None = None,
+        fixed: FixedCells | None = None,
+        bias: SourceBias | None = None,
     ) -> Iterator[ImageProgress]:
         """Draws one picture per row of `state`, whose rows all end with `<|image_gen_start|>`; `state` stays as it is.
 
@@ -282,14 +161,14 @@ class DrawingMixin:
             sampling: guidance, temperature and so on.
             rngs: one generator per row.
             given: coarse scales to keep, for all rows.
-            kept: cells of any scale that keep their bits, row by row.
-            faithful: sources whose bits are leant towards, row by row.
+            fixed: cells of any scale that keep their bits, row by row.
+            bias: sources whose bits are leant towards, row by row.
 
         Raises:
             ValueError: as many generators as rows are needed; sampling settings out of range; tokens to be kept have
                 another layout.
         """
-        check_image_sampling(sampling)
+        self.generator.check_sampling(sampling)
         if len(rngs) != state.mask.shape[0]:
             raise ValueError(f"{state.mask.shape[0]} pictures need as many random generators, got {len(rngs)}")
         conditions = self.branches(state, sampling)
@@ -300,18 +179,28 @@ class DrawingMixin:
         branches = tuple(self._branch(state, states, before_start, condition) for condition in conditions)
         keys = torch.cat([branch_keys(state.mask, state.vision, condition) for condition in conditions])
         context = ImageContext(branches, step=self._slot_step(state, keys, len(conditions)))
-        yield from self.generator.generate(context, layout, sampling, rngs, self.image_tokenizer, given, kept, faithful)
+        yield from self.generator.generate(context, layout, sampling, rngs, self.image_tokenizer, given, fixed, bias)
 
-    def _branch(self, state: ConversationState, states: Tensor, before_start: Tensor, condition: Condition) -> Branch:
+    def _branch(self, state: ConversationState, states: Tensor, before_start: Tensor, condition: Visibility) -> Branch:
         mask = branch_keys(before_start, state.vision, condition)
-        has_source = condition in (Condition.FULL, Condition.IMAGE_ONLY) and state.source is not None
+        has_source = condition in (Visibility.FULL, Visibility.IMAGE_ONLY) and state.source is not None
         source, source_mask = (state.source, state.source_mask) if has_source else (None, None)
-        memory = None if condition == Condition.NULL else states
-        pooled = None
-        if memory is not None and self.config.generator_config.conditioning == "pooled":
-            pooled = self.start_state.expand(states.shape[0], 1, -1)
+        memory = None if condition == Visibility.NULL else states
         mask = None if memory is None else mask
-        return Branch(memory, mask, source, source_mask, pooled, label=condition.name.lower())
+        conditions = torch.full((len(states),), int(condition), device=states.device)
+        known = Branch(None) if memory is None else self.known_branch(conditions)
+        return replace(
+            known, memory=memory, memory_mask=mask, source=source, source_mask=source_mask,
+            label=condition.name.lower(),
+        )  # fmt: skip
+
+    def slot_position(self, state: ConversationState) -> Int[Tensor, " B"]:
+        """Where the first slot of a picture that is opened now stands."""
+        return state.position
+
+    def forgetful(self, keys: Bool[Tensor, "R T"]) -> Bool[Tensor, " R"]:
+        """Which rows (branches and conversations) see nothing but their own scale in the language model: none."""
+        return torch.zeros_like(keys[:, 0])
 
     def _slot_step(
         self, state: ConversationState, keys: Bool[Tensor, "GB T"], num_branches: int
@@ -319,10 +208,8 @@ class DrawingMixin:
         """One scale through the language model: causal among slots, over what each branch may see of the prefix."""
         rows = state.mask.shape[0]
         index = torch.arange(rows, device=state.mask.device).repeat(num_branches)
-        cache, position = select_cache(state.cache, index), state.position[index]
-        if self.config.slots_by_length:
-            position = state.mask.sum(1)[index]
-        forgets = ~keys.any(1) if self.config.null_forgets_scales else torch.zeros_like(keys[:, 0])
+        cache, position = select_cache(state.cache, index), self.slot_position(state)[index]
+        forgets = self.forgetful(keys)
         done = 0
 
         def step(inputs_GNlC: Tensor, k: int) -> Tensor:

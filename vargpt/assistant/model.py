@@ -12,8 +12,8 @@ positions, D LLM width, M memory width, C generator width, V vocabulary, G guida
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,23 +24,24 @@ from transformers import initialization as init
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel, Qwen2VLTextModel
 from transformers.utils import ModelOutput
 
-from vargpt.assistant.drawing import ConversationState, DrawingMixin
+from vargpt.assistant.conversation_state import ConversationState
+from vargpt.assistant.drawing import DrawingMixin
+from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.assistant.sequence import (
-    Condition,
     PlaceholderIds,
-    continued_mask,
+    Visibility,
     merged_grids,
     rope_positions,
     training_mask,
 )
 from vargpt.assistant.vision import FeatureNorm, PagePositions, picture_features
 from vargpt.config import VargptConfig
-from vargpt.generators.next_scale import NextScaleGenerator, make_generator
-from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
-from vargpt.types import Branch, ImageContext, ImageLayout, ImageTokens
+from vargpt.generators.bitwise import BitwiseGenerator
+from vargpt.generators.next_scale import NextScaleGenerator
+from vargpt.tokenizers.bsq import BsqTokenizer, SignTokenizer
+from vargpt.types import Branch, ImageContext, ImageLayout
 
 IGNORE_INDEX = -100
-SLOT_STEP = 128  # published code pads the slots of a drawn picture to a multiple of this
 
 
 @dataclass
@@ -84,9 +85,8 @@ class DrawnPlaces:
 
 @dataclass(frozen=True)
 class DrawnPictures:
-    """The drawn pictures of a batch: their tokens, what the generator draws them from, and where they stand."""
+    """What the generator draws the pictures of a batch from, and where they stand."""
 
-    tokens: ImageTokens
     context: ImageContext
     places: DrawnPlaces
 
@@ -96,23 +96,28 @@ def round_up(length: int, step: int = 16) -> int:
     return -(-length // step) * step
 
 
-def projector(width_in: int, width_out: int, inner: bool) -> nn.Sequential:
+def projector(width_in: int, width: int, width_out: int) -> nn.Sequential:
     """Linear, GELU, linear: the bridge between the language model's width and the generator's."""
-    width = width_in if inner else width_out
     return nn.Sequential(nn.Linear(width_in, width), nn.GELU(), nn.Linear(width, width_out))
 
 
 class VARGPT(DrawingMixin, PreTrainedModel):
-    """The organs wired together. The generator never sees the language model: it gets `ImageContext`s."""
+    """The modules wired together. The generator never sees the language model: it gets `ImageContext`s.
+
+    A published form that differs is a subclass (`vargpt/published/`), which overrides the small methods below.
+    """
 
     config_class = VargptConfig
     config: VargptConfig
+    generator_class: ClassVar[type[BitwiseGenerator]] = NextScaleGenerator
+    image_tokenizer_class: ClassVar[type[SignTokenizer]] = BsqTokenizer
     base_model_prefix = ""
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     output_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False
+    scale_weight_power: ClassVar[float] = 0.5  # of the number of tokens: what a scale weighs in the loss
     _no_split_modules = ["Qwen2VLDecoderLayer", "Qwen2VLVisionBlock", "Block"]
     _tied_weights_keys = {"lm_head.weight": "language_model.embed_tokens.weight"}
     _supports_sdpa = True
@@ -122,16 +127,11 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         super().__init__(config)
         text, drawing = config.text_config, config.generator_config
         self.vision = Qwen2VisionTransformerPretrainedModel._from_config(config.vision_config)
-        self.vision_norm = FeatureNorm(text.hidden_size, text.rms_norm_eps) if config.vision_norm else nn.Identity()
-        self.vision_positions = PagePositions(text.hidden_size) if config.vision_positions else None
         self.language_model = Qwen2VLTextModel._from_config(text)
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
-        self.projector_in = projector(drawing.hidden_size, text.hidden_size, config.inner_projectors)
-        self.projector_out = projector(text.hidden_size, drawing.memory_size, config.inner_projectors)
-        self.generator = make_generator(drawing)
-        if drawing.conditioning == "pooled":  # what the decoder's condition and start are pooled from
-            self.start_state = nn.Parameter(torch.randn(drawing.memory_size) * config.initializer_range)
-        self.image_tokenizer = MultiScaleBsqTokenizer(config.image_tokenizer_config)
+        self.make_bridges()
+        self.generator = self.generator_class(drawing)
+        self.image_tokenizer = self.image_tokenizer_class(config.image_tokenizer_config)
         self.placeholders = PlaceholderIds(
             image=config.image_token_id, slot=config.image_gen_pad_token_id, start=config.image_gen_start_token_id
         )
@@ -144,7 +144,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             init.normal_(module.weight, mean=0.0, std=std)
             if getattr(module, "bias", None) is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, NextScaleGenerator):
+        elif isinstance(module, BitwiseGenerator):
             # the share of the condition in AdaLN starts near zero, as in VAR
             init.normal_(module.shared_modulation[1].weight, mean=0.0, std=std * 0.1)
             init.normal_(module.head_modulation[1].weight, mean=0.0, std=std * 0.1)
@@ -155,6 +155,14 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             init.constant_(module.weight, 2 * std)  # words grow to about twice their first size
         elif "RMSNorm" in type(module).__name__:
             init.ones_(module.weight)
+
+    def make_bridges(self) -> None:
+        """The layers between ViT, language model and generator."""
+        text, drawing = self.config.text_config, self.config.generator_config
+        self.vision_norm: nn.Module = FeatureNorm(text.hidden_size, text.rms_norm_eps)
+        self.vision_positions = PagePositions(text.hidden_size)
+        self.projector_in = projector(drawing.hidden_size, text.hidden_size, text.hidden_size)
+        self.projector_out = projector(text.hidden_size, drawing.memory_size, drawing.memory_size)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.embed_tokens
@@ -174,15 +182,41 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         embeds = self.language_model.embed_tokens(input_ids)
         if pixel_values is None or image_grid_thw is None:
             return embeds
-        features = self.vision_norm(picture_features(self.vision, pixel_values, image_grid_thw))
-        if self.vision_positions is not None:
-            grids = merged_grids(image_grid_thw, self.vision.spatial_merge_size)
-            features = features + self.vision_positions(grids, features.dtype)
+        features = self.seen(picture_features(self.vision, pixel_values, image_grid_thw), image_grid_thw)
         mask = (input_ids == self.placeholders.image)[..., None].expand_as(embeds)
         if int(mask.sum()) != features.numel():
             expected = int((input_ids == self.placeholders.image).sum())
             raise ValueError(f"{expected} picture placeholders stand against {features.shape[0]} picture features")
         return embeds.masked_scatter(mask, features.to(embeds.dtype))
+
+    def seen(self, features: Float[Tensor, "M D"], image_grid_thw: Int[Tensor, "I 3"]) -> Float[Tensor, "M D"]:
+        """The ViT's features as the language model reads them: as large as words, and told where they stand."""
+        features = self.vision_norm(features)
+        grids = merged_grids(image_grid_thw, self.vision.spatial_merge_size)
+        return features + self.vision_positions(grids, features.dtype)
+
+    def training_attention(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        attention_mask: Bool[Tensor, "B T"],
+        grids: list[tuple[int, int, int]],
+        conditions: Int[Tensor, "B T"] | None,
+    ) -> tuple[Int[Tensor, "3 B T"], Bool[Tensor, "B 1 T T"]]:
+        """Positions and mask of whole sequences; `conditions` holds a `Visibility` at every slot."""
+        positions, _ = rope_positions(input_ids, attention_mask, self.placeholders, grids)
+        return positions, training_mask(input_ids, attention_mask, self.placeholders, conditions)
+
+    def known_branch(self, conditions: Int[Tensor, " N"]) -> Branch:
+        """What drawn pictures of these `Visibility`s are drawn from, as far as it is known before a word is read."""
+        return Branch(None)
+
+    def visible_memory(
+        self, mask: Bool[Tensor, "N S"], is_vision: Bool[Tensor, "N S"], conditions: Int[Tensor, " N"]
+    ) -> Bool[Tensor, "N S"]:
+        """Which states of its conversation each drawn picture may attend to."""
+        mask = mask & (conditions != Visibility.NULL)[:, None]
+        mask = mask & ((conditions != Visibility.IMAGE_ONLY)[:, None] | is_vision)
+        return mask & ((conditions != Visibility.TEXT_ONLY)[:, None] | ~is_vision)
 
     def hidden_states(
         self,
@@ -199,13 +233,8 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             slots = self.projector_in(slot_inputs).flatten(0, 1)
             mask = (input_ids == self.placeholders.slot)[..., None].expand_as(embeds)
             embeds = embeds.masked_scatter(mask, slots.to(embeds.dtype))
-        if self.config.trains_as_published and slot_inputs is not None:
-            positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand(3, len(input_ids), -1)
-            mask = continued_mask(attention_mask[:, :0], attention_mask)
-        else:
-            grids = [] if image_grid_thw is None else merged_grids(image_grid_thw, self.vision.spatial_merge_size)
-            positions, _ = rope_positions(input_ids, attention_mask, self.placeholders, grids)
-            mask = training_mask(input_ids, attention_mask, self.placeholders, conditions)
+        grids = [] if image_grid_thw is None else merged_grids(image_grid_thw, self.vision.spatial_merge_size)
+        positions, mask = self.training_attention(input_ids, attention_mask, grids, conditions)
         return self.language_model(
             inputs_embeds=embeds,
             attention_mask={"full_attention": mask},
@@ -243,7 +272,7 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         conditions: Int[Tensor, " N"],
         image_latents: Float[Tensor, "I h w d"] | None,
     ) -> ImageContext:
-        """What the generator gets of each drawn picture: slots, and the memory its `Condition` leaves it."""
+        """What the generator gets of each drawn picture: slots, and the memory its `Visibility` leaves it."""
         index = places.start[:, None] + 1 + torch.arange(num_slots, device=hidden.device)
         slots = self.projector_out(hidden[places.row[:, None], index])
         # slots of other pictures are in nobody's memory: drop them before the (wide) memory is spread over pictures
@@ -254,28 +283,23 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         kept, is_vision = keep.gather(1, order), (input_ids == self.placeholders.image).gather(1, order)
         mask = (kept[places.row]) & (order[places.row] < places.start[:, None])
         lengths = mask.sum(1)
-        if not self.config.trains_as_published:
-            mask &= (conditions != Condition.NULL)[:, None]
-        mask &= (conditions != Condition.IMAGE_ONLY)[:, None] | is_vision[places.row]
-        mask &= (conditions != Condition.TEXT_ONLY)[:, None] | ~is_vision[places.row]
+        mask = self.visible_memory(mask, is_vision[places.row], conditions)
         source = source_mask = None
-        if image_latents is not None and self.config.generator_config.source_memory:
-            sees_source = (conditions == Condition.FULL) | (conditions == Condition.IMAGE_ONLY)
+        if image_latents is not None:
+            sees_source = (conditions == Visibility.FULL) | (conditions == Visibility.IMAGE_ONLY)
             source_mask = (places.source >= 0) & sees_source
             source = image_latents[places.source.clamp(min=0)]
         length = int(mask.any(0).nonzero().max()) + 1 if mask.any() else 1
         length = min(round_up(length), mask.shape[1])
-        pooled = self.pooled_states(conditions)
-        states = compact[places.row, :length]
-        memory = Branch(states, mask[:, :length], source, source_mask, pooled, null_lengths=lengths)
-        return ImageContext((memory,), slots[None])
-
-    def pooled_states(self, conditions: Int[Tensor, " N"]) -> Float[Tensor, "N 1 D"] | None:
-        """What a pooled condition is made of: the start's own state, or the first one of the null."""
-        if self.config.generator_config.conditioning != "pooled":
-            return None
-        null = (conditions == Condition.NULL)[:, None, None]
-        return torch.where(null, self.generator.null_memory[:1], self.start_state).expand(len(conditions), 1, -1)
+        branch = replace(
+            self.known_branch(conditions),
+            memory=compact[places.row, :length],
+            memory_mask=mask[:, :length],
+            source=source,
+            source_mask=source_mask,
+            null_lengths=lengths,
+        )
+        return ImageContext((branch,), slots[None])
 
     # -- learning --------------------------------------------------------------------------------------------------
 
@@ -286,15 +310,9 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         labels: Int[Tensor, "B T"] | None = None,
         pixel_values: Float[Tensor, "P patch"] | None = None,
         image_grid_thw: Int[Tensor, "I 3"] | None = None,
-        image_bits: Bool[Tensor, "N L d"] | None = None,
-        target_bits: Bool[Tensor, "N L d"] | None = None,
-        token_weights: Float[Tensor, "N L"] | None = None,
-        image_size: Sequence[int] | None = None,
-        conditions: Int[Tensor, " N"] | None = None,
         image_latents: Float[Tensor, "I h w d"] | None = None,
+        pictures: PictureBatch | None = None,
         num_text_tokens: Tensor | float | None = None,
-        num_pictures: Tensor | float | None = None,
-        **kwargs: Any,
     ) -> VargptOutput:
         """Texts and pictures in any order in every row; the loss is text_weight * CE + image_weight * bit CE.
 
@@ -306,35 +324,25 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             labels: text targets, IGNORE_INDEX where none is due; shifted here, as everywhere in transformers.
             pixel_values: patches of the input pictures, in order of appearance.
             image_grid_thw: their grids.
-            image_bits: tokens of the drawn pictures, in order of appearance, fed at the slots.
-            target_bits: what to predict if not `image_bits` (bitwise self-correction).
-            token_weights: how much each token of the drawn pictures counts in the loss (mean one per scale).
-            image_size: (height, width) in pixels of the drawn pictures, all of one layout; default the config's.
-            conditions: a `Condition` per drawn picture (dropout for guidance); default FULL.
             image_latents: final-scale latents of the input pictures, the sources of edits.
+            pictures: the drawn pictures.
             num_text_tokens: what the sum over labelled tokens is divided by; default their number, which gives the
                 mean. A part of a larger batch is given the number of the whole, so that the parts' losses add up.
-            num_pictures: the same for drawn pictures, all of which have equally many bits; default their number.
-            kwargs: ignored, as a Trainer may pass more.
 
         Raises:
             ValueError: placeholders and pictures do not fit.
         """
-        hidden, drawn = self._read(
-            input_ids, attention_mask, pixel_values, image_grid_thw, image_bits, image_size, conditions, image_latents
-        )
+        hidden, drawn = self._read(input_ids, attention_mask, pixel_values, image_grid_thw, image_latents, pictures)
         output = VargptOutput(last_hidden_state=hidden)
         if labels is not None:
             output.text_loss = self._text_loss(hidden, labels, num_text_tokens)
         else:
             output.logits = self.lm_head(hidden)
-        if drawn is not None:
-            layout = drawn.tokens.layout
-            targets = None if target_bits is None else ImageTokens.from_flat(layout, target_bits.bool())
+        if pictures is not None and drawn is not None:
             output.scale_losses = self.generator.loss(
-                drawn.context, drawn.tokens, self.image_tokenizer, targets, token_weights
+                drawn.context, pictures.tokens, self.image_tokenizer, pictures.targets, pictures.weights
             )
-            output.image_loss = self._image_loss(output.scale_losses, layout, num_pictures)
+            output.image_loss = self._image_loss(output.scale_losses, pictures.tokens.layout, pictures.count)
         output.loss = self._total_loss(output)
         return output
 
@@ -345,9 +353,8 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         labels: Int[Tensor, "B T"] | None = None,
         pixel_values: Float[Tensor, "P patch"] | None = None,
         image_grid_thw: Int[Tensor, "I 3"] | None = None,
-        image_bits: Bool[Tensor, "N L d"] | None = None,
-        image_size: Sequence[int] | None = None,
         image_latents: Float[Tensor, "I h w d"] | None = None,
+        pictures: PictureBatch | None = None,
         temperature: float | Sequence[float] = 1.0,
     ) -> SequenceLogProbs:
         """How likely the model finds the drawn pictures (and words) of whole conversations, in one forward.
@@ -360,24 +367,21 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             labels: words to be scored too, IGNORE_INDEX elsewhere; default none.
             pixel_values: as in `forward`.
             image_grid_thw: as in `forward`.
-            image_bits: as in `forward`.
-            image_size: as in `forward`.
             image_latents: as in `forward`.
+            pictures: what is scored: their `tokens`.
             temperature: of the pictures, one for all scales or one per scale; words are scored at 1.
 
         Raises:
             ValueError: placeholders and pictures do not fit, or slots are missing; a temperature of 0.
         """
         num_slots = int((input_ids == self.placeholders.slot).sum())
-        num_tokens = 0 if image_bits is None else image_bits.shape[0] * image_bits.shape[1]
+        num_tokens = 0 if pictures is None else len(pictures) * pictures.tokens.layout.num_tokens
         if num_slots < num_tokens:
             raise ValueError(f"{num_tokens} image tokens are scored at as many slots, but there are {num_slots}")
-        hidden, drawn = self._read(
-            input_ids, attention_mask, pixel_values, image_grid_thw, image_bits, image_size, None, image_latents
-        )
+        hidden, drawn = self._read(input_ids, attention_mask, pixel_values, image_grid_thw, image_latents, pictures)
         output = SequenceLogProbs(text=None if labels is None else self._text_log_probs(hidden, labels))
-        if drawn is not None:
-            scores = self.generator.scores(drawn.context, drawn.tokens, self.image_tokenizer, temperature)
+        if pictures is not None and drawn is not None:
+            scores = self.generator.scores(drawn.context, pictures.tokens, self.image_tokenizer, temperature)
             shape = (input_ids.shape[0], input_ids.shape[1])
             output.image = drawn.places.spread(scores.log_probs, shape)
             output.image_entropy = drawn.places.spread(scores.entropies, shape)
@@ -389,34 +393,29 @@ class VARGPT(DrawingMixin, PreTrainedModel):
         attention_mask: Tensor | None,
         pixel_values: Tensor | None,
         image_grid_thw: Tensor | None,
-        image_bits: Tensor | None,
-        image_size: Sequence[int] | None,
-        conditions: Tensor | None,
         image_latents: Tensor | None,
+        pictures: PictureBatch | None,
     ) -> tuple[Float[Tensor, "B T D"], DrawnPictures | None]:
         """The language model over whole sequences, and what the generator is then to be asked; see `forward`."""
         valid = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        if image_bits is None or not image_bits.shape[0]:
+        if pictures is None or not len(pictures):
             return self.hidden_states(input_ids, valid, pixel_values, image_grid_thw, None), None
-        layout = self.config.layout(None if image_size is None else (int(image_size[0]), int(image_size[1])))
-        tokens = ImageTokens.from_flat(layout, image_bits.bool())
-        num_slots = self._slots_per_picture(input_ids, len(image_bits), layout)
+        tokens, conditions = pictures.tokens, pictures.conditions
+        layout = tokens.layout
+        num_slots = self.slots_per_picture(input_ids, len(pictures), layout)
         places = self.drawn_places(input_ids, num_slots)
         if conditions is None:
             conditions = torch.zeros(places.row.numel(), dtype=torch.long, device=input_ids.device)
         token_conditions = self._spread_conditions(input_ids, places, conditions)
-        pooled = self.pooled_states(conditions)
-        condition = None if pooled is None else self.generator.pooled_condition(pooled)
-        slot_inputs = self.generator.slot_inputs(tokens, self.image_tokenizer, condition)
+        slot_inputs = self.generator.slot_inputs(tokens, self.image_tokenizer, self.known_branch(conditions))
         slot_inputs = F.pad(slot_inputs, (0, 0, 0, num_slots - layout.num_tokens))  # or cut, to the first
         hidden = self.hidden_states(input_ids, valid, pixel_values, image_grid_thw, slot_inputs, token_conditions)
         heard = min(num_slots, layout.num_tokens)
         context = self.image_context(hidden, input_ids, valid, places, heard, conditions, image_latents)
-        return hidden, DrawnPictures(tokens, context, places)
+        return hidden, DrawnPictures(context, places)
 
-    def _slots_per_picture(self, input_ids: Tensor, num_pictures: int, layout: ImageLayout) -> int:
-        if self.config.trains_as_published:
-            return round_up(layout.num_tokens, SLOT_STEP)
+    def slots_per_picture(self, input_ids: Tensor, num_pictures: int, layout: ImageLayout) -> int:
+        """One for every token, or one in all."""
         only_first = int((input_ids == self.placeholders.slot).sum()) == num_pictures
         return 1 if only_first else layout.num_tokens
 
@@ -446,9 +445,9 @@ class VARGPT(DrawingMixin, PreTrainedModel):
     def _image_loss(
         self, scale_losses: Float[Tensor, "N K"], layout: ImageLayout, count: Tensor | float | None = None
     ) -> Tensor:
-        """Scales weigh by the square root of their tokens: fine scales carry the bits, coarse ones the composition."""
-        power = 1.0 if self.config.trains_as_published else 0.5
-        weights = torch.tensor([float(h * w) ** power for h, w in layout.scales], device=scale_losses.device)
+        """Our scales weigh by the square root of their tokens: fine ones carry the bits, coarse the composition."""
+        sizes = torch.tensor([float(h * w) for h, w in layout.scales], device=scale_losses.device)
+        weights = sizes**self.scale_weight_power
         losses = (scale_losses * (weights / weights.sum())).sum(1)
         return losses.mean() if count is None else losses.sum() / count
 

@@ -176,15 +176,10 @@ class VargptProcessor(ProcessorMixin):
         images = [self.fit(part.image) for part in parts]
         features = self.image_processor(images=images, return_tensors="pt")
         tensors = {name: features[name].to(model.device) for name in ("pixel_values", "image_grid_thw")}
-        if model.config.generator_config.source_memory:
-            tensors["image_latents"] = torch.cat([self._latents(part, model) for part in parts])
-        return tensors
-
-    @torch.no_grad()
-    def _latents(self, part: ImagePart, model: VARGPT) -> Tensor:
-        layout = model.config.layout()
-        image = self.fit(part.image).resize((layout.width, layout.height), Image.Resampling.LANCZOS)
-        return model.image_tokenizer.unrounded(to_pixels([image]).to(model.device), layout)
+        size = (model.config.layout().width, model.config.layout().height)
+        pixels = to_pixels([self.fit(part.image).resize(size, Image.Resampling.LANCZOS) for part in parts])
+        sources = model.edit_sources(pixels.to(model.device))
+        return tensors if sources is None else tensors | {"image_latents": sources}
 
     def to_pil(self, pixel_values: Tensor) -> list[Image.Image]:
         """Pixels "N 3 H W" in [-1, 1] as pictures. Inverse: `to_pixels`."""

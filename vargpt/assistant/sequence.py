@@ -20,7 +20,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 
-class Condition(IntEnum):
+class Visibility(IntEnum):
     """What a drawn image may see of its conversation: the guidance branches, also trained as dropout per image."""
 
     FULL = 0
@@ -107,7 +107,7 @@ def training_mask(
 ) -> Bool[Tensor, "B 1 T T"]:
     """True where a query may attend a key: not later, and no slot, or a slot of the same drawn image.
 
-    `conditions` holds a `Condition` at every slot and takes the prefix (NULL), the text before it (IMAGE_ONLY) or the
+    `conditions` holds a `Visibility` at every slot and takes the prefix (NULL), the text before it (IMAGE_ONLY) or the
     pictures before it (TEXT_ONLY) out of that slot's sight. Every token sees itself, so that padding stays finite.
     """
     is_slot, is_vision = input_ids == ids.slot, input_ids == ids.image
@@ -116,10 +116,10 @@ def training_mask(
     slot_key, vision_key = is_slot[:, None, :], is_vision[:, None, :]
     allowed = attention_mask[:, None, :] & (~slot_key | (same_image & is_slot[:, :, None]))
     if conditions is not None:
-        condition = torch.where(is_slot, conditions, int(Condition.FULL))[:, :, None]
-        allowed &= (condition != Condition.NULL) | slot_key
-        allowed &= (condition != Condition.IMAGE_ONLY) | slot_key | vision_key
-        allowed &= (condition != Condition.TEXT_ONLY) | ~vision_key
+        condition = torch.where(is_slot, conditions, int(Visibility.FULL))[:, :, None]
+        allowed &= (condition != Visibility.NULL) | slot_key
+        allowed &= (condition != Visibility.IMAGE_ONLY) | slot_key | vision_key
+        allowed &= (condition != Visibility.TEXT_ONLY) | ~vision_key
     length = input_ids.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).tril()
     return ((allowed & causal) | torch.eye(length, dtype=torch.bool, device=input_ids.device))[:, None]
@@ -134,12 +134,12 @@ def continued_mask(cached: Bool[Tensor, "B K"], new: Bool[Tensor, "B Q"]) -> Boo
     return torch.cat((before, among_new), dim=2)[:, None]
 
 
-def branch_keys(cached: Bool[Tensor, "B K"], vision: Bool[Tensor, "B K"], condition: Condition) -> Bool[Tensor, "B K"]:
+def branch_keys(cached: Bool[Tensor, "B K"], vision: Bool[Tensor, "B K"], condition: Visibility) -> Bool[Tensor, "B K"]:
     """Which cached positions a guidance branch may see."""
-    if condition == Condition.NULL:
+    if condition == Visibility.NULL:
         return torch.zeros_like(cached)
-    if condition == Condition.IMAGE_ONLY:
+    if condition == Visibility.IMAGE_ONLY:
         return cached & vision
-    if condition == Condition.TEXT_ONLY:
+    if condition == Visibility.TEXT_ONLY:
         return cached & ~vision
     return cached

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from vargpt import packing
 from vargpt.benchmarks.architectures import PROMPT_LENGTH, Subject, named, num_parameters
 from vargpt.benchmarks.machine_limit import (
     NO_WORK,
@@ -32,6 +31,7 @@ from vargpt.benchmarks.speed import Clock, peak_memory, timed, wait_for
 from vargpt.config import VargptConfig
 from vargpt.cpu import warn_if_slow
 from vargpt.evaluation.base import hardware
+from vargpt.loading import packing
 from vargpt.types import ImageLayout, ImageTokens
 
 LANGUAGE, GENERATOR, DECODER = "language model", "generator", "decoder"
@@ -200,7 +200,7 @@ def check_memory(config: VargptConfig, talks: bool, device: str) -> None:
 def scale_limits(config: VargptConfig, talks: bool, layout: ImageLayout, machine: Machine) -> dict[str, list[float]]:
     """Seconds at best, per organ and scale."""
     scales = range(layout.num_scales)
-    drawing = [generator_work(config.generator_config, layout, k, PROMPT_LENGTH) for k in scales]
+    drawing = [generator_work(config.generator_config, layout, k, PROMPT_LENGTH, projected=not talks) for k in scales]
     talking = [language_work(config, layout, k, PROMPT_LENGTH + 1) if talks else NO_WORK for k in scales]
     pixels = [decoder_work(config.image_tokenizer_config, layout)]
     return {

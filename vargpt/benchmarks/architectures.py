@@ -14,21 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vargpt.assistant.drawing import ConversationState
-from vargpt.assistant.model import VARGPT
-from vargpt.config import VargptConfig
-from vargpt.generators.next_scale import NextScaleGenerator, make_generator
+from vargpt.assistant.conversation_state import ConversationState
+from vargpt.generators.infinity import InfinityGenerator
 from vargpt.generators.schedules import infinity_schedules
-from vargpt.published.vargpt_v1_1 import PUBLISHED_AUTOENCODER, PUBLISHED_DECODER, config_from_published
+from vargpt.loading.packing import pack, pack_generator
+from vargpt.published.vargpt_v1_1 import VargptV11, VargptV11Config, config_from_published
 from vargpt.sampling import seeded
-from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
+from vargpt.tokenizers.bsq import InfinityTokenizer
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens
 
 PROMPT_LENGTH = 32  # tokens of the text that is drawn from
 VOCABULARY = 512
 GREEDY = ImageSampling(guidance_scale=3.0, temperature=0.0)
 INFINITY_125M = {"hidden_size": 768, "num_layers": 12, "num_heads": 8, "memory_size": 768}
-TEXT_FEATURES = {"memory_size": 2048, "memory_projection": True}  # T5-XL's, projected to the width of the transformer
 QWEN2_HALF_B = {
     "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
     "num_key_value_heads": 2, "rope_scaling": {"mrope_section": [8, 12, 12]},
@@ -39,17 +37,17 @@ QWEN2_7B = {
 }  # fmt: skip
 
 
-def infinity(decoder: dict[str, Any], autoencoder: dict[str, Any] | None = None) -> VargptConfig:
-    """What the arguments change in the published sizes; organs that Infinity has not are at their defaults."""
-    return VargptConfig(
-        generator_config={**PUBLISHED_DECODER, **decoder},
-        image_tokenizer_config={**PUBLISHED_AUTOENCODER, **(autoencoder or {})},
+def infinity(decoder: dict[str, Any], autoencoder: dict[str, Any] | None = None) -> VargptV11Config:
+    """What the arguments change in the published sizes; modules that Infinity has not are at their defaults."""
+    return VargptV11Config(
+        generator_config=decoder,
+        image_tokenizer_config=autoencoder or {},
         scale_schedules=infinity_schedules(),
         default_size="256x256",
     )
 
 
-def vargpt(text: dict[str, Any], decoder: dict[str, Any], autoencoder: dict[str, Any] | None = None) -> VargptConfig:
+def vargpt(text: dict[str, Any], decoder: dict[str, Any], autoencoder: dict[str, Any] | None = None) -> VargptV11Config:
     """With published behaviours, token ids that fit `VOCABULARY`, and a ViT of one layer."""
     names = (
         "vision_start_token_id", "vision_end_token_id", "image_token_id", "image_gen_start_token_id",
@@ -67,14 +65,14 @@ def vargpt(text: dict[str, Any], decoder: dict[str, Any], autoencoder: dict[str,
 
 
 ARCHITECTURES = {
-    "infinity-125m": (lambda: infinity({**INFINITY_125M, **TEXT_FEATURES}), False),
-    "infinity-2b": (lambda: infinity(TEXT_FEATURES), False),
+    "infinity-125m": (lambda: infinity({**INFINITY_125M, "memory_size": 2048}), False),
+    "infinity-2b": (lambda: infinity({}), False),
     "vargpt-0.5b": (lambda: vargpt(QWEN2_HALF_B, INFINITY_125M), True),
     "vargpt-7b": (lambda: vargpt(QWEN2_7B, {}), True),
 }
 
 
-def named(name: str) -> tuple[VargptConfig, bool]:
+def named(name: str) -> tuple[VargptV11Config, bool]:
     """The config of a published architecture, and whether a language model takes part.
 
     Raises:
@@ -88,45 +86,50 @@ def named(name: str) -> tuple[VargptConfig, bool]:
     return make(), talks
 
 
-def num_parameters(config: VargptConfig, talks: bool) -> int:
+def num_parameters(config: VargptV11Config, talks: bool) -> int:
     """Weights of the organs that `Subject` builds, counted without memory for them."""
     organs: list[nn.Module]
     with torch.device("meta"):
-        organs = [VARGPT(config)] if talks else [make_generator(config.generator_config), tokenizer(config)]
+        organs = [VargptV11(config)] if talks else [InfinityGenerator(config.generator_config), tokenizer(config)]
     return sum(parameter.numel() for organ in organs for parameter in organ.parameters())
 
 
-def tokenizer(config: VargptConfig) -> MultiScaleBsqTokenizer:
-    return MultiScaleBsqTokenizer(config.image_tokenizer_config)
+def tokenizer(config: VargptV11Config) -> InfinityTokenizer:
+    return InfinityTokenizer(config.image_tokenizer_config)
 
 
 @dataclass
 class Subject:
     """The organs, and one thing to draw. Guidance has two branches: the prompt, and the null."""
 
-    config: VargptConfig
+    config: VargptV11Config
     layout: ImageLayout
-    generator: NextScaleGenerator
-    image_tokenizer: MultiScaleBsqTokenizer
+    generator: InfinityGenerator
+    image_tokenizer: InfinityTokenizer
     memory: Tensor  # "1 S D": what the generator cross-attends to
     pooled: Tensor | None = None  # "1 1 D"
-    model: VARGPT | None = None
+    model: VargptV11 | None = None
     state: ConversationState | None = None
 
     @classmethod
     @torch.no_grad()
     def of(
-        cls, config: VargptConfig, talks: bool, layout: ImageLayout, seed: int = 0, device: torch.device | str = "cpu"
+        cls,
+        config: VargptV11Config,
+        talks: bool,
+        layout: ImageLayout,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
     ) -> Subject:
         """Equal seeds give equal weights and prompts."""
         torch.manual_seed(seed)
         if not talks:
             with torch.device(device):
-                generator, codec = make_generator(config.generator_config), tokenizer(config)
+                generator, codec = InfinityGenerator(config.generator_config), tokenizer(config)
                 memory = torch.randn(1, PROMPT_LENGTH, config.generator_config.memory_size)
             return cls(config, layout, frozen(generator), frozen(codec), memory)
         with torch.device(device):
-            model = VARGPT(config)
+            model = VargptV11(config)
             ids = torch.randint(0, VOCABULARY // 2, (1, PROMPT_LENGTH + 1))
         frozen(model)
         ids[:, -1] = config.image_gen_start_token_id
@@ -154,9 +157,9 @@ class Subject:
     def pack(self, dtype: torch.dtype) -> None:
         """See `packing`; the decoder computes in `dtype`."""
         if self.model is not None:
-            self.model.pack(dtype)
+            pack(self.model, dtype)
         else:
-            self.generator.pack(dtype)
+            pack_generator(self.generator, dtype)
             self.image_tokenizer.decoder.to(dtype)
 
 

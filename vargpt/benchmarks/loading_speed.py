@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vargpt.assistant.model import VARGPT
 from vargpt.config import VargptConfig
 from vargpt.loading.checkpoint_files import empty_weights
-from vargpt.published.vargpt_v1_1 import config_from_published, vargpt_map
+from vargpt.published.vargpt_v1_1 import VargptV11, config_from_published
+from vargpt.published.vargpt_v1_1_weights import vargpt_map
 
 SHARD_BYTES = 500_000_000
 CHUNKS = 8
@@ -79,7 +79,7 @@ def write_random_checkpoint(folder: Path, size: int, shard_bytes: int = SHARD_BY
         published = PUBLISHED | {"num_hidden_layers": layers}
         config = config_from_published(published, DECODER)
         with empty_weights():
-            model = VARGPT(config)
+            model = VargptV11(config)
         if 2 * sum(parameter.numel() for parameter in model.parameters()) >= size:
             break
         layers += 4
@@ -95,7 +95,7 @@ def write_random_checkpoint(folder: Path, size: int, shard_bytes: int = SHARD_BY
     return config
 
 
-def shards(model: VARGPT, shard_bytes: int) -> Iterator[dict[str, Tensor]]:
+def shards(model: VargptV11, shard_bytes: int) -> Iterator[dict[str, Tensor]]:
     """Random weights for a model on `meta` under their published names, a file's worth at a time."""
     weight_map = vargpt_map(model.config, CHUNKS)
     generator = torch.Generator().manual_seed(0)

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from vargpt.benchmarks.speed import wait_for
-from vargpt.config import VargptConfig, VargptGeneratorConfig, VargptImageTokenizerConfig
-from vargpt.packing import PackedLinear
+from vargpt.config import InfinityConfig, InfinityTokenizerConfig, VargptConfig
+from vargpt.loading.packing import PackedLinear
 from vargpt.types import ImageLayout
 
 SIDE = 2048  # of the square matrices that show how fast the machine multiplies
@@ -101,16 +101,17 @@ def attention(queries: float, keys: float, width: int, caches: float = 1, kv_wid
 
 
 def generator_work(
-    config: VargptGeneratorConfig, layout: ImageLayout, k: int, memory_length: int, branches: int = 2
+    config: InfinityConfig, layout: ImageLayout, k: int, memory_length: int, projected: bool, branches: int = 2
 ) -> Work:
     """Scale k of one image through a pooled generator.
 
-    What happens once counts at scale 0: the memory and its keys, but not the pool over it, which is next to nothing.
+    `projected`: the memory is projected to the generator's width first. What happens once counts at scale 0: the memory
+    and its keys, but not the pool over it, which is next to nothing.
     """
     width, inner = config.hidden_size, config.mlp_size
     length, seen = layout.offsets[k + 1] - layout.offsets[k], layout.offsets[k + 1]
     rows, states = branches * length, branches * memory_length
-    keys_from = width if config.memory_projection else config.memory_size
+    keys_from = width if projected else config.memory_size
     layer = (
         linear(rows, width, 3 * width)
         + linear(rows, width, width) * 3  # out of self-attention, into and out of cross-attention
@@ -121,7 +122,7 @@ def generator_work(
     once = linear(branches, width, 6 * width)
     if k == 0:
         layer += linear(states, keys_from, 2 * width)
-        if config.memory_projection:
+        if projected:
             once += linear(states, config.memory_size, width) + linear(states, width, width)
     total = layer * config.num_layers + linear(branches, width, 2 * width) + linear(rows, width, 2 * config.num_bits)
     return total + (once if k == 0 else linear(length, config.code_dim, width))
@@ -150,18 +151,17 @@ def language_work(
     )
     total = layer * text.num_hidden_layers
     for before, after in ((drawing.hidden_size, width), (width, drawing.memory_size)):
-        middle = before if config.inner_projectors else after
-        total += linear(rows, before, middle) + linear(rows, middle, after)
+        total += linear(rows, before, before) + linear(rows, before, after)
     return total
 
 
-def decoder_work(config: VargptImageTokenizerConfig, layout: ImageLayout, doubled: bool = False) -> Work:
+def decoder_work(config: InfinityTokenizerConfig, layout: ImageLayout, doubled: bool = False) -> Work:
     """One picture through the decoder. `doubled`: with the grids formed that upsampling repeats, as written in papers.
 
-    Values count weights, and what enters and leaves every convolution. Without `attention` in the middle.
+    Values count weights, and what enters and leaves every convolution.
     """
     widths = [config.base_channels * multiplier for multiplier in reversed(config.channel_multipliers)]
-    cells = layout.height * layout.width // config.patch_size**2 // 4 ** (len(widths) - 1)
+    cells = layout.height * layout.width // 4 ** (len(widths) - 1)
 
     def conv(before: int, after: int, kernel: int = 9) -> Work:
         return Work(2 * cells * before * after * kernel, before * after * kernel + cells * (before + after))
@@ -176,4 +176,4 @@ def decoder_work(config: VargptImageTokenizerConfig, layout: ImageLayout, double
         if number < len(widths) - 1:
             cells *= 4
             total += conv(width, width, 9 if doubled else 4)
-    return total + conv(widths[-1], 3 * config.patch_size**2)
+    return total + conv(widths[-1], 3)

@@ -22,11 +22,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from vargpt.assistant.cache_argument import CACHE
-from vargpt.assistant.drawing import select_cache
+from vargpt.assistant.conversation_state import CACHE, select_cache
 from vargpt.assistant.sequence import continued_mask
 from vargpt.benchmarks.architectures import GREEDY, Subject
-from vargpt.generators.next_scale import Memory
+from vargpt.generators.bitwise import Memory
 from vargpt.generators.parts import Block, CrossAttention, Rotary, SelfAttention
 from vargpt.generators.schedules import level_ids
 from vargpt.sampling import guide
@@ -87,11 +86,12 @@ def branch_logits(subject: Subject, branch: PlainBranch, grids: tuple[Tensor, ..
         inputs = generator.scale_inputs(ImageTokens(layout, grids), k, subject.image_tokenizer)
     slots = None if subject.model is None else plain_slots(subject, branch, inputs, k)
     span = slice(layout.offsets[k], layout.offsets[k + 1])
-    rotary = tuple(part[span] for part in generator._rotary(layout, inputs.device))
-    x = generator._embed(slots, inputs, level_ids(layout, inputs.device)[span], rotary, None)
+    cos, sin = generator.rotary(layout)
+    rotary, levels = (cos[span], sin[span]), level_ids(layout, inputs.device)[span]
+    x = generator.embed(slots, inputs, levels, rotary, branch.memory, [layout.scales[k]])
     for number, block in enumerate(generator.blocks):
         x = plain_block(block, x, shared, branch.memory, rotary, branch.caches, number)
-    return generator._head(x, condition, None)
+    return generator.bit_logits(generator.head_states(x, condition), None)
 
 
 def plain_slots(subject: Subject, branch: PlainBranch, inputs: Float[Tensor, "N L C"], k: int) -> Tensor:
@@ -151,7 +151,6 @@ def plain_rotate(x_NHLE: Float[Tensor, "N H L E"], rotary: Rotary) -> Float[Tens
 def plain_cross_attention(
     attention: CrossAttention, x: Float[Tensor, "N L D"], memory: Float[Tensor, "N S M"], mask: Bool[Tensor, "N 1 1 S"]
 ) -> Float[Tensor, "N L D"]:
-    assert attention.log_scale is None and not attention.rounded, "the plain flow knows plain cross-attention only"
     q = rearrange(attention.query(x), "N L (H E) -> N H L E", H=attention.num_heads)
     k, v = rearrange(attention.key_value(memory), "N S (two H E) -> two N H S E", two=2, H=attention.num_heads)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

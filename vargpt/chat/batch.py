@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vargpt.assistant.drawing import ConversationState, join_states
+from vargpt.assistant.conversation_state import ConversationState, join_states
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import EncodedConversation, VargptProcessor
 from vargpt.chat.edit_constraints import Hold, hold, together
@@ -30,7 +30,7 @@ from vargpt.chat.prefixes import Prefixes
 from vargpt.chat.requests import seen_messages
 from vargpt.chat.router import State
 from vargpt.chat.turns import Turn, Vocabulary
-from vargpt.sampling import sample, seeded
+from vargpt.sampling import sample, seeded, settings_of
 from vargpt.types import ChatEvent, ImageFinished, ImagePart, ImagePreview, ImageProgress, ImageStarted
 
 logger = logging.getLogger(__name__)
@@ -246,7 +246,7 @@ class Batch:
         held = [self._held(row.turn) for row in rows for _ in range(row.turn.request.n)]
         kept, faithful = together(held, first.layout, self.model)
         rngs = seeded(seeds)
-        return iter(self.model.draw(repeated, first.layout, first.sampling, rngs, kept=kept, faithful=faithful))
+        return iter(self.model.draw(repeated, first.layout, first.sampling, rngs, fixed=kept, bias=faithful))
 
     def _held(self, turn: Turn) -> Hold:
         """To what the pictures of a turn are held; found when the first one is opened."""
@@ -382,7 +382,7 @@ def draws_like(turn: Turn, other: Turn) -> bool:
 def seed_and_settings(turn: Turn, number: int) -> tuple[int, dict]:
     """What a picture's file says of how it was drawn; `number` counts the pictures of one opening."""
     size = [turn.layout.height, turn.layout.width]
-    settings = asdict(turn.sampling) | {"size": size, "opening": turn.router.num_images - 1, "alternative": number}
+    settings = settings_of(turn.sampling) | {"size": size, "opening": turn.router.num_images - 1, "alternative": number}
     if turn.request.adapter:
         settings["adapter"] = turn.request.adapter
     return turn.request.seed + turn.num_pictures + number, settings

@@ -1,7 +1,7 @@
 """What the pictures of one request are held to: bits that stay, a source that is leant towards, pixels outside a mask.
 
 In: a request, and the layout that is drawn. Out: a `Hold`, which knows how a finished page becomes the picture; and for
-the rows of a batch, of which each may be held to something else or to nothing, `Kept` and `Faithful`.
+the rows of a batch, of which each may be held to something else or to nothing, `FixedCells` and `SourceBias`.
 
 Shape legend: N images, h w the grid of a scale, d bits of a token.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor
 from vargpt.chat.requests import own_tokens, source_of
-from vargpt.generators.constraints import Faithful, Kept
+from vargpt.generators.constraints import FixedCells, SourceBias
 from vargpt.pictures.fitting import Box, to_pixels
 from vargpt.pictures.region import composite, free_cells, mask_box, on_page
 from vargpt.types import ChatRequest, ImageLayout, ImagePart, ImageTokens
@@ -97,21 +97,21 @@ def _as_drawn(
     return tokenizer.tokens_of(features, layout), tokenizer.folded(features)
 
 
-def together(holds: Sequence[Hold], layout: ImageLayout, model: VARGPT) -> tuple[Kept | None, Faithful | None]:
+def together(holds: Sequence[Hold], layout: ImageLayout, model: VARGPT) -> tuple[FixedCells | None, SourceBias | None]:
     """The holds of all images of a batch, as the generator takes them; None where no image needs them."""
     held = [one for one in holds if one.tokens is not None]
     if not held:
         return None, None
     grids, cells = [], []
     for k, (h, w) in enumerate(layout.scales):
-        nothing = torch.zeros(1, h, w, model.image_tokenizer.num_bits, dtype=torch.bool, device=model.device)
+        nothing = torch.zeros(1, h, w, model.image_tokenizer.code_dim, dtype=torch.bool, device=model.device)
         grids.append(torch.cat([nothing if one.tokens is None else one.tokens.grids[k] for one in holds]))
         cells.append(torch.cat([one.cells[k].to(model.device) if one.cells else nothing[..., 0] for one in holds]))
     tokens = ImageTokens(layout, tuple(grids))
-    kept = Kept(tokens, tuple(cells)) if any(bool(scale.any()) for scale in cells) else None
+    kept = FixedCells(tokens, tuple(cells)) if any(bool(scale.any()) for scale in cells) else None
     latents = [one.latents for one in held if one.latents is not None]
     if not latents:
         return kept, None
     without = torch.zeros_like(latents[0])
     sources = torch.cat([without if one.latents is None else one.latents for one in holds])
-    return kept, Faithful(tokens, sources, torch.tensor([one.faithfulness for one in holds], device=model.device))
+    return kept, SourceBias(tokens, sources, torch.tensor([one.faithfulness for one in holds], device=model.device))

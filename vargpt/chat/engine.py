@@ -23,8 +23,8 @@ from vargpt.chat.requests import check_request, layouts
 from vargpt.chat.turns import Turn, Vocabulary
 from vargpt.loading.adapters import Adapters, read_card
 from vargpt.loading.models import model_hash
+from vargpt.loading.packing import compile_blocks, pack
 from vargpt.loading.quantization import Quantization
-from vargpt.packing import compile_blocks
 from vargpt.published.families import load, resolve_model
 from vargpt.types import ChatEvent, ChatRequest, ImageSampling, Message, TurnFinished
 
@@ -69,7 +69,7 @@ class ChatEngine:
         """An engine for a model folder or a hub id; None is the shipped nano. The rest is `load`'s.
 
         The adapters in the folders `adapters` are on in every request that does not choose for itself. `packed` lays
-        whole float32 weights out for this CPU (`vargpt.packing`): quicker, but they can no longer be trained or saved.
+        whole float32 weights out for this CPU: quicker, but they can no longer be trained or saved.
         `compiled` has torch.compile fuse the generator's blocks when they first draw, which takes a minute or more.
 
         Raises:
@@ -89,7 +89,7 @@ class ChatEngine:
             raise ValueError("only whole weights are compiled, without packing, quantisation, offloading or adapters")
         model, processor = load(folder, device, dtype, quantization, offload)
         if packed:
-            model.pack()
+            pack(model)
         if compiled:
             compile_blocks(model.generator)
         engine = cls(model, processor, folder.resolve().name, model_hash(folder))
@@ -196,6 +196,7 @@ class ChatEngine:
     def _checked(self, request: ChatRequest) -> ChatRequest:
         """The same request with its adapters by name, if it can be answered."""
         check_request(request, self.model.config)
+        self.model.generator.check_sampling(request.image_sampling or self.model.config.sampling())
         return replace(request, adapter=self.adapters.chosen(request.adapter))
 
     def _stream(self, request: ChatRequest, cancel: threading.Event | None, previews: bool) -> Iterator[ChatEvent]:

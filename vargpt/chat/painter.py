@@ -9,12 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vargpt.loading.models import OUTLINE
+from vargpt.loading.packing import pack_generator
 from vargpt.published.families import default_sampling, resolve_model
 from vargpt.published.infinity import Published, find_published, fingerprint, load_text_to_image
+from vargpt.sampling import settings_of
 from vargpt.text_to_image.pipeline import TextToImage
 from vargpt.types import (
     MAX_PICTURES,
@@ -82,11 +84,11 @@ class Painter:
     ) -> Painter:
         """The painter of a published model; arguments and errors as for `load_text_to_image`.
 
-        `packed` lays float32 weights out for this CPU (`vargpt.packing`).
+        `packed` lays float32 weights out for this CPU (`vargpt.loading.packing`).
         """
         model = load_text_to_image(found.name, found.variant_name, device, dtype, text_encoder, vae)
         if packed:
-            model.generator.pack()
+            pack_generator(model.generator)
         return cls(model, found.model_name, fingerprint(found, vae), negative_prompt)
 
     @property
@@ -194,7 +196,7 @@ class Painter:
     def _settings(self, canvas: Canvas) -> dict:
         marks = {"size": [canvas.layout.height, canvas.layout.width], "opening": 0, "alternative": canvas.index}
         negative = {"negative_prompt": self.negative_prompt} if self.negative_prompt else {}
-        return asdict(canvas.sampling) | marks | negative
+        return settings_of(canvas.sampling) | marks | negative
 
 
 @dataclass(frozen=True)

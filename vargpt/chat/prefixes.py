@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vargpt.assistant.drawing import ConversationState
+from vargpt.assistant.conversation_state import ConversationState
 from vargpt.types import ImagePart
 
 Key = tuple[str, tuple[int, ...], tuple[bytes, ...]]  # owner, ids, pictures

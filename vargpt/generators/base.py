@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vargpt.generators.constraints import Faithful, Kept
-from vargpt.types import ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens, TokenCodec
+from vargpt.generators.constraints import FixedCells, SourceBias
+from vargpt.sampling import check_image_sampling
+from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens, TokenCodec
+
+SPECIAL_SETTINGS = ("smooth", "num_steps", "diffusion_steps", "guidance_layer", "image_guidance_scale")
 
 
 @dataclass(frozen=True)
@@ -22,35 +26,23 @@ class TokenScores:
     entropies: Float[Tensor, "N L"]
 
 
-class ImageGenerator(nn.Module, ABC):
-    """Draws image tokens. LLM and tokenizer come in as plain calls (`ImageContext.step`, codec)."""
+Codec = TypeVar("Codec", bound=TokenCodec)  # what a generator asks of the tokenizer
 
-    @abstractmethod
-    def slot_inputs(self, tokens: ImageTokens, codec: TokenCodec) -> Float[Tensor, "N L C"]:
-        """What is fed at every image slot, in the generator's width, when `tokens` are known (teacher forcing)."""
 
-    @abstractmethod
-    def log_probs(
-        self, context: ImageContext, tokens: ImageTokens, codec: TokenCodec, targets: ImageTokens | None = None
-    ) -> Float[Tensor, "N L"]:
-        """Log-probability of every token of `targets` (default: `tokens`), summed over its bits, in nats."""
+class ImageGenerator(nn.Module, ABC, Generic[Codec]):
+    """Draws image tokens. Tokenizer and, where there is one, language model come in as plain calls.
 
-    @abstractmethod
-    def scores(
-        self,
-        context: ImageContext,
-        tokens: ImageTokens,
-        codec: TokenCodec,
-        temperature: float | Sequence[float] = 1.0,
-    ) -> TokenScores:
-        """Log-probability and entropy of every token, sampled at `temperature` (one for all scales, or one each)."""
+    `special_settings` names those of `SPECIAL_SETTINGS` that this generator can use.
+    """
+
+    special_settings: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def loss(
         self,
         context: ImageContext,
         tokens: ImageTokens,
-        codec: TokenCodec,
+        codec: Codec,
         targets: ImageTokens | None = None,
         weights: Float[Tensor, "N L"] | None = None,
     ) -> Float[Tensor, "N K"]:
@@ -63,13 +55,78 @@ class ImageGenerator(nn.Module, ABC):
         layout: ImageLayout,
         sampling: ImageSampling,
         rngs: Sequence[torch.Generator],
-        codec: TokenCodec,
+        codec: Codec,
         given: ImageTokens | None = None,
-        kept: Kept | None = None,
-        faithful: Faithful | None = None,
     ) -> Iterator[ImageProgress]:
         """Draws one image per generator in `rngs`, yielding after every step.
 
-        `given` scales are those of all images, and cost no choice; `kept` cells are each image's own; `faithful` leans
-        on sources.
+        `given` scales are those of all images, and cost no choice.
+        """
+
+    def check_sampling(self, sampling: ImageSampling) -> None:
+        """Refuses settings that are out of range, and those that this generator cannot use.
+
+        Raises:
+            ValueError: the message says what is allowed.
+        """
+        check_image_sampling(sampling)
+        default = ImageSampling()
+        useless = [
+            name
+            for name in SPECIAL_SETTINGS
+            if name not in self.special_settings and getattr(sampling, name) != getattr(default, name)
+        ]
+        if useless:
+            raise ValueError(
+                f"this model cannot use {' and '.join(useless)}; it takes guidance_scale, guidance_schedule, "
+                f"guidance_interval, {''.join(f'{name}, ' for name in sorted(self.special_settings))}temperature, "
+                "top_k and top_p"
+            )
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """A generator that can say how likely tokens are. One with a diffusion head cannot."""
+
+    def log_probs(
+        self, context: ImageContext, tokens: ImageTokens, codec: TokenCodec, targets: ImageTokens | None = None
+    ) -> Float[Tensor, "N L"]:
+        """Log-probability of every token of `targets` (default: `tokens`), in nats."""
+
+    def scores(
+        self,
+        context: ImageContext,
+        tokens: ImageTokens,
+        codec: TokenCodec,
+        temperature: float | Sequence[float] = 1.0,
+    ) -> TokenScores:
+        """Log-probability and entropy of every token, sampled at `temperature` (one for all scales, or one each)."""
+
+
+@runtime_checkable
+class Constrained(Protocol):
+    """A generator that can be held to a picture that exists already."""
+
+    def generate(
+        self,
+        context: ImageContext,
+        layout: ImageLayout,
+        sampling: ImageSampling,
+        rngs: Sequence[torch.Generator],
+        codec: TokenCodec,
+        given: ImageTokens | None = None,
+        fixed: FixedCells | None = None,
+        bias: SourceBias | None = None,
+    ) -> Iterator[ImageProgress]:
+        """As `ImageGenerator.generate`; `fixed` cells are each image's own, `bias` leans on sources."""
+
+
+class SlotGenerator(ImageGenerator[Codec]):
+    """A generator whose every token also passes through a language model, at a position of its own (a slot)."""
+
+    @abstractmethod
+    def slot_inputs(self, tokens: ImageTokens, codec: Codec, known: Branch) -> Float[Tensor, "N L C"]:
+        """What is fed at every slot, in the generator's width, when `tokens` are known (teacher forcing).
+
+        `known` is what the images are drawn from as far as it is known before the language model has spoken.
         """

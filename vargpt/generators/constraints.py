@@ -1,7 +1,8 @@
 """Drawing that is held to a picture that exists already: bits that stay, and bits that are leant towards.
 
-In: tokens with the cells that keep them (`Kept`), or latents of a source with how much each image leans on them
-(`Faithful`). Out: what a generator does with them at each scale. Nothing here is learnt, so that it serves any weights.
+In: tokens with the cells that keep them (`FixedCells`), or latents of a source with how much each image leans on them
+(`SourceBias`). Out: what a generator does with them at each scale. Nothing here is learnt, so it serves any
+weights.
 
 Shape legend: N images, h w the grid of a scale, l tokens of one scale, d bits of a token.
 """
@@ -15,14 +16,14 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vargpt.types import ImageLayout, ImageTokens, TokenCodec
+from vargpt.types import EditCodec, ImageLayout, ImageTokens
 
 GAIN = 3.0  # nats that a clear bit of the source weighs at a faithfulness of one half
 CERTAIN = 1e6  # nats that no network says
 
 
 @dataclass(frozen=True, eq=False)  # what dataclasses generate asks whole tensors for their truth
-class Kept:
+class FixedCells:
     """Cells that take their bits from `tokens`, scale by scale; scales beyond the last of `cells` are drawn freely.
 
     Whatever is kept, an image takes as many random numbers as without: keeping the first scales of a picture and
@@ -53,7 +54,7 @@ class Kept:
 
 
 @dataclass(frozen=True, eq=False)
-class Faithful:
+class SourceBias:
     """A leaning of each image towards the bits that would best rebuild its source after what was drawn so far.
 
     `amounts` lie in [0, 1]: 0 changes nothing, not even a rounding; 1 leaves no choice but the source's own bits.
@@ -70,14 +71,14 @@ class Faithful:
             raise ValueError(f"faithfulness lies between 0 and 1, got {self.amounts.tolist()}")
 
     def log_odds(
-        self, codec: TokenCodec, layout: ImageLayout, grids: tuple[Bool[Tensor, "N _h _w d"], ...]
+        self, codec: EditCodec, layout: ImageLayout, grids: tuple[Bool[Tensor, "N _h _w d"], ...]
     ) -> Float[Tensor, "N l d"]:
         """What is added to the log-odds of every bit of the scale after `grids`, in nats.
 
         As long as an image is its source, bit for bit, the best bits are the source's; then, the signs of what is left
         of it. Bits whose rest is near zero are told weakly, as in `SourceCopy`: the slightest change turns them.
         """
-        rest_Nhwd = codec.rest(self.latents, layout, grids)
+        rest_Nhwd = codec.residual(self.latents, layout, grids)
         same = torch.ones(len(rest_Nhwd), dtype=torch.bool, device=rest_Nhwd.device)
         for drawn_Nhwd, source_Nhwd in zip(grids, self.tokens.grids, strict=False):
             same = same & (drawn_Nhwd == source_Nhwd).flatten(1).all(1)

@@ -19,8 +19,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from vargpt.config import VargptGeneratorConfig
-
 INITIAL_GATE = 0.5  # of self-attention and MLP; VAR starts near 0 and trains for far longer
 NORM_EPS = 1e-12  # below this, a query or key of self-attention counts as zero
 Rotary = tuple[Tensor, Tensor]  # cos, sin, each "L E/2"
@@ -112,52 +110,63 @@ class SelfAttention(nn.Module):
         return self.proj(rearrange(out, "N H L E -> N L (H E)"))
 
 
-def rounded(values: Tensor) -> Tensor:
-    """To bfloat16 and back: what published code does around attention over text, even in float32."""
-    return values.to(torch.bfloat16).to(values.dtype)
-
-
 class CrossAttention(nn.Module):
-    """Attention from image tokens to the memory; with `qk_norm`, q and k are normalised as in `SelfAttention`.
-
-    `rounded` rounds what goes in and comes out to bfloat16, as published code does.
-    Without normalisation, attention over a few dozen similar memory states stays uniform for long in a small model.
-    """
+    """Attention from image tokens to the memory."""
 
     attend = staticmethod(F.scaled_dot_product_attention)
 
-    def __init__(
-        self, hidden_size: int, memory_size: int, num_heads: int, qk_norm: bool = True, rounded: bool = False
-    ) -> None:
+    def __init__(self, hidden_size: int, memory_size: int, num_heads: int) -> None:
         super().__init__()
-        self.num_heads, self.rounded = num_heads, rounded
+        self.num_heads = num_heads
         self.query = nn.Linear(hidden_size, hidden_size)
         self.key_value = nn.Linear(memory_size, 2 * hidden_size)
         self.proj = nn.Linear(hidden_size, hidden_size)
-        self.log_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(8.0))) if qk_norm else None
 
     def memory_key_value(self, memory: Tensor, cache: LayerCache | None) -> tuple[Tensor, Tensor]:
+        """Keys and values of the memory, computed once per image."""
         if cache is not None and cache.memory_key is not None and cache.memory_value is not None:
             return cache.memory_key, cache.memory_value
         k, v = rearrange(self.key_value(memory), "N S (two H E) -> two N H S E", two=2, H=self.num_heads)
-        if self.log_scale is not None:
-            k = F.normalize(k, dim=-1).to(v.dtype)
+        k = self.normalized_key(k, v.dtype)
         if cache is not None:
             cache.memory_key, cache.memory_value = k, v
         return k, v
 
+    def normalized_key(self, k: Float[Tensor, "N H S E"], dtype: torch.dtype) -> Float[Tensor, "N H S E"]:
+        return k
+
+    def scaled_query(
+        self, q: Float[Tensor, "N H L E"], dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "N H L E"], float | None]:
+        """The query, and what its products with keys are multiplied by (None = 1 / sqrt(E))."""
+        return q, None
+
     def forward(self, x: Tensor, memory: Tensor, mask: Bool[Tensor, "N 1 1 S"], cache: LayerCache | None) -> Tensor:
         q = rearrange(self.query(x), "N L (H E) -> N H L E", H=self.num_heads)
         k, v = self.memory_key_value(memory, cache)
-        scale = None
-        if self.log_scale is not None:
-            temperature = self.log_scale.clamp(max=SelfAttention.MAX_LOG_SCALE).exp()
-            q, scale = (F.normalize(q, dim=-1) * temperature.to(q.dtype)).to(v.dtype), 1.0
-        if self.rounded:
-            q, k, v = (rounded(part) for part in (q, k, v))
+        q, scale = self.scaled_query(q, v.dtype)
         out = self.attend(q, k, v, attn_mask=mask, scale=scale)
-        out = rounded(out) if self.rounded else out
         return self.proj(rearrange(out, "N H L E -> N L (H E)"))
+
+
+class NormalizedCrossAttention(CrossAttention):
+    """The same with l2-normalised queries and keys and a learned temperature per head, as in `SelfAttention`.
+
+    Without, attention over a few dozen similar memory states stays uniform for long in a small model.
+    """
+
+    def __init__(self, hidden_size: int, memory_size: int, num_heads: int) -> None:
+        super().__init__(hidden_size, memory_size, num_heads)
+        self.log_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(8.0)))
+
+    def normalized_key(self, k: Float[Tensor, "N H S E"], dtype: torch.dtype) -> Float[Tensor, "N H S E"]:
+        return F.normalize(k, dim=-1).to(dtype)
+
+    def scaled_query(
+        self, q: Float[Tensor, "N H L E"], dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "N H L E"], float | None]:
+        temperature = self.log_scale.clamp(max=SelfAttention.MAX_LOG_SCALE).exp()
+        return (F.normalize(q, dim=-1) * temperature.to(q.dtype)).to(dtype), 1.0
 
 
 class Block(GradientCheckpointingLayer):
@@ -166,18 +175,16 @@ class Block(GradientCheckpointingLayer):
     Its activations can be computed again in the backward pass (`VARGPT.gradient_checkpointing_enable`).
     """
 
-    def __init__(self, config: VargptGeneratorConfig, memory_size: int) -> None:
+    def __init__(
+        self, hidden_size: int, num_heads: int, mlp_size: int, cross_attention: CrossAttention, eps: float
+    ) -> None:
         super().__init__()
-        hidden_size, num_heads, eps = config.hidden_size, config.num_heads, config.norm_eps
-        inner = config.mlp_size
         self.norm1 = nn.LayerNorm(hidden_size, eps=eps, elementwise_affine=False)
         self.attention = SelfAttention(hidden_size, num_heads)
         self.norm_cross = nn.LayerNorm(hidden_size, eps=eps)
-        self.cross_attention = CrossAttention(
-            hidden_size, memory_size, num_heads, config.cross_qk_norm, config.cross_attention_rounded
-        )
+        self.cross_attention = cross_attention
         self.norm2 = nn.LayerNorm(hidden_size, eps=eps, elementwise_affine=False)
-        self.mlp = nn.Sequential(nn.Linear(hidden_size, inner), nn.GELU("tanh"), nn.Linear(inner, hidden_size))
+        self.mlp = nn.Sequential(nn.Linear(hidden_size, mlp_size), nn.GELU("tanh"), nn.Linear(mlp_size, hidden_size))
         offsets = torch.randn(6, hidden_size) / hidden_size**0.5
         offsets[:2] += INITIAL_GATE
         self.modulation = nn.Parameter(offsets)

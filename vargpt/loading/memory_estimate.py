@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vargpt.assistant.model import VARGPT
+from transformers import AutoModel
+
+from vargpt.assistant.model import VARGPT  # noqa: F401 - registered with AutoModel
 from vargpt.config import VargptConfig
 from vargpt.loading.checkpoint_files import empty_weights
 from vargpt.loading.quantization import OFFLOADED, QUANTIZED
@@ -46,7 +48,7 @@ MODES = (  # the closest to the original first
 def parameter_counts(config: VargptConfig) -> dict[str, int]:
     """Numbers per parameter, by name, without making any of them; tied ones count once."""
     with empty_weights():
-        model = VARGPT(config)
+        model = AutoModel.from_config(config)
     return {name: parameter.numel() for name, parameter in model.named_parameters()}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel
 
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor
@@ -39,7 +40,7 @@ def load_own(
             f"{path} has a config but no weights (*.safetensors); was it copied or trained to its end?"
         )
     try:
-        model, info = VARGPT.from_pretrained(
+        model, info = AutoModel.from_pretrained(
             path,
             dtype=dtype,
             output_loading_info=True,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers import AutoConfig
 
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor
@@ -22,10 +23,11 @@ from vargpt.loading.quantization import Quantization, check_quantization, offloa
 from vargpt.published.vargpt_v1_1 import (
     PUBLISHED_SAMPLING,
     PUBLISHED_TYPE,
+    VargptV11Config,
     config_from_published,
     load_published,
-    organs_from_shapes,
 )
+from vargpt.published.vargpt_v1_1_weights import modules_from_shapes
 from vargpt.published.variants import INFINITY, only_draws
 from vargpt.types import ImageSampling
 
@@ -92,10 +94,9 @@ def is_published(path: Path) -> bool:
         ValueError: it holds another kind of model, or a damaged config.
     """
     found = read_config(path).get("model_type")
-    if found not in (VargptConfig.model_type, PUBLISHED_TYPE):
-        raise ValueError(
-            f"{path} holds a model of type {found!r}; vargpt knows {VargptConfig.model_type!r} and {PUBLISHED_TYPE!r}"
-        )
+    known = (VargptConfig.model_type, VargptV11Config.model_type, PUBLISHED_TYPE)
+    if found not in known:
+        raise ValueError(f"{path} holds a model of type {found!r}; vargpt knows {', '.join(map(repr, known))}")
     return found == PUBLISHED_TYPE
 
 
@@ -112,9 +113,9 @@ def model_config(path: Path) -> VargptConfig:
         ValueError: it is damaged, or of another kind of model.
     """
     if not is_published(path):
-        return VargptConfig.from_pretrained(path)
+        return AutoConfig.from_pretrained(path)
     try:
-        decoder, autoencoder, _ = organs_from_shapes(read_shapes(weight_files(path)))
+        decoder, autoencoder, _ = modules_from_shapes(read_shapes(weight_files(path)))
     except FileNotFoundError:  # the list of the weights alone: the sizes that were published
         decoder, autoencoder = None, None
     return config_from_published(read_config(path), decoder, autoencoder)

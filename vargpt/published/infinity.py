@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from vargpt.config import VargptGeneratorConfig, VargptImageTokenizerConfig
-from vargpt.generators.next_scale import PooledNextScaleGenerator
+from vargpt.config import InfinityConfig, InfinityTokenizerConfig, on_largest_grid, scheduled_layout
+from vargpt.generators.infinity import InfinityGenerator
 from vargpt.generators.schedules import infinity_schedules
 from vargpt.loading.checkpoint_files import load_weights, read_tensors, weight_files
 from vargpt.loading.devices import resolve_device, resolve_dtype
@@ -21,11 +21,18 @@ from vargpt.published.infinity_weights import autoencoder_map, transformer_map
 from vargpt.published.variants import INFINITY, Variant, only_draws, variants_in
 from vargpt.text_to_image.pipeline import TextToImage, TextToImageConfig
 from vargpt.text_to_image.text_encoder import load_text_encoder
-from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
+from vargpt.tokenizers.bsq import InfinityTokenizer
+from vargpt.types import ImageLayout
 
 # Buffers that older training code saved with the transformer; masks and counters, no weights.
 BUFFERS = frozenset({"lvl_1L", "attn_bias_for_masking", "Infinity_visible_kvlen", "Infinity_invisible_qlen"})
 NESTED = "encoder.conv_in.conv.weight"  # in autoencoder files that call every convolution "conv"
+
+
+def infinity_layouts() -> dict[str, ImageLayout]:
+    """Every size that Infinity draws, by "HEIGHTxWIDTH" in pixels, with the grid that positions are rounded onto."""
+    schedules = infinity_schedules()
+    return {size: on_largest_grid(scheduled_layout(schedules, size), schedules) for size in schedules}
 
 
 @dataclass(frozen=True)
@@ -52,9 +59,9 @@ class Published:
         """Of what the weights are to be loaded into."""
         variant = self.variant
         return TextToImageConfig(
-            generator_config=VargptGeneratorConfig(**variant.generator_config),
-            image_tokenizer_config=VargptImageTokenizerConfig(**variant.image_tokenizer_config),
-            scale_schedules=infinity_schedules(),
+            generator_config=variant.generator_config,
+            image_tokenizer_config=variant.image_tokenizer_config,
+            layouts=infinity_layouts(),
             default_size=variant.default_size,
             sampling=variant.sampling,
         )
@@ -145,15 +152,15 @@ def load_text_to_image(
 
 
 def load_generator(
-    config: VargptGeneratorConfig, weights: Path, num_chunks: int, device: torch.device | str, dtype: torch.dtype
-) -> PooledNextScaleGenerator:
+    config: InfinityConfig, weights: Path, num_chunks: int, device: torch.device | str, dtype: torch.dtype
+) -> InfinityGenerator:
     """The transformer from a file, or from a folder of shards, whose names divide the blocks into `num_chunks`.
 
     Raises:
         ValueError: the weights are not those of this config; the message names what differs.
     """
     with torch.device("meta"):
-        generator = PooledNextScaleGenerator(config)
+        generator = InfinityGenerator(config)
     tensors = (pair for pair in read_tensors(weight_files(weights)) if pair[0] not in BUFFERS)
     names = transformer_map(config.num_layers // num_chunks if num_chunks > 1 else 0)
     load_weights(generator, names, tensors, dtype, device)
@@ -161,15 +168,15 @@ def load_generator(
 
 
 def load_autoencoder(
-    config: VargptImageTokenizerConfig, file: Path, device: torch.device | str, dtype: torch.dtype
-) -> MultiScaleBsqTokenizer:
+    config: InfinityTokenizerConfig, file: Path, device: torch.device | str, dtype: torch.dtype
+) -> InfinityTokenizer:
     """The image tokenizer from its file, in either of the two namings that are around.
 
     Raises:
         ValueError: the weights are not those of this config; the message names what differs.
     """
     with torch.device("meta"):
-        tokenizer = MultiScaleBsqTokenizer(config)
+        tokenizer = InfinityTokenizer(config)
     nested = any(name == NESTED for name, _ in read_tensors([file]))
     names = autoencoder_map(len(config.channel_multipliers), config.feature_channels, nested)
     load_weights(tokenizer, names, read_tensors([file]), dtype, device)

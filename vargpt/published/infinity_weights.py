@@ -103,7 +103,7 @@ Shapes = Mapping[str, Sequence[int]]  # of the tensors of a checkpoint, by their
 
 
 def transformer_fields(shapes: Shapes) -> dict[str, Any]:
-    """The sizes in `VargptGeneratorConfig` that a published transformer's own tensors tell.
+    """The sizes in `InfinityConfig` that a published transformer's own tensors tell.
 
     Raises:
         ValueError: a tensor that tells one of them is missing; the message names it.
@@ -136,7 +136,7 @@ def num_chunks(shapes: Shapes) -> int:
 
 
 def autoencoder_fields(shapes: Shapes) -> dict[str, Any]:
-    """The sizes in `VargptImageTokenizerConfig` that a published autoencoder's own tensors tell, nested or not.
+    """The sizes in `InfinityTokenizerConfig` that a published autoencoder's own tensors tell, nested or not.
 
     Raises:
         ValueError: a tensor that tells one of them is missing; the message names it.

@@ -1,63 +1,45 @@
-"""VARGPT-v1.1's published names (arXiv 2504.02949): Qwen2-VL, Infinity's organs and the two projectors in one file."""
+"""VARGPT-v1.1 (arXiv 2504.02949) as it was published: what it does differently from ours, its config, its loading.
+
+The differences, each an override below: the projectors keep the width of what comes in; the ViT's features are taken as
+they are; the decoder is Infinity's, pooled from a state of its own and without a projected memory; slots are counted by
+tokens; the unconditional branch sees one scale at a time; in training, slots are ordinary tokens, padded to a multiple
+of 128, a dropped condition is taken from AdaLN and the start alone, and every bit counts alike. No edit repeats its
+source.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from transformers import AutoTokenizer
+from huggingface_hub.dataclasses import strict
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer
+from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig, Qwen2VLVisionConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from vargpt.assistant.model import VARGPT
+from vargpt.assistant.conversation_state import ConversationState
+from vargpt.assistant.model import VARGPT, projector, round_up
 from vargpt.assistant.processor import VargptProcessor
+from vargpt.assistant.sequence import Visibility, continued_mask
 from vargpt.assistant.special_tokens import NAMES as CONTROL_TOKEN_NAMES
-from vargpt.config import VargptConfig
+from vargpt.config import InfinityConfig, InfinityTokenizerConfig, VargptConfig, on_largest_grid
+from vargpt.generators.infinity import InfinityGenerator
 from vargpt.generators.schedules import infinity_schedules
 from vargpt.loading.checkpoint_files import empty_weights, load_weights, read_shapes, read_tensors, weight_files
 from vargpt.loading.models import read_config
 from vargpt.loading.quantization import Quantization, quantize_parameter
-from vargpt.loading.weight_map import Constant, Rename, WeightMap
-from vargpt.published.infinity_weights import (
-    Shapes,
-    autoencoder_fields,
-    autoencoder_map,
-    num_chunks,
-    transformer_fields,
-    transformer_map,
-)
+from vargpt.published.vargpt_v1_1_weights import modules_from_shapes, vargpt_map
+from vargpt.tokenizers.bsq import InfinityTokenizer
+from vargpt.types import Branch, EditCodec, ImageLayout, ImageTokens
 
-# What the checkpoints of VARGPT-v1.1 are built of besides Qwen2-VL: Infinity-2B's transformer and its d32 autoencoder.
-PUBLISHED_DECODER: dict[str, Any] = {
-    "conditioning": "pooled",
-    "memory_projection": False,
-    "hidden_size": 2048,
-    "num_layers": 32,
-    "num_heads": 16,
-    "mlp_ratio": 4.0,
-    "code_dim": 32,
-    "num_bits": 32,
-    "memory_size": 2048,
-    "null_length": 512,
-    "slot_projection": False,
-    "corner_positions": True,
-    "input_residual": False,
-    "source_memory": False,
-    "cross_qk_norm": False,
-    "absolute_positions": False,
-}
-PUBLISHED_AUTOENCODER: dict[str, Any] = {
-    "num_bits": 32,
-    "base_channels": 128,
-    "channel_multipliers": [1, 2, 4, 4, 4],
-    "num_res_blocks": 2,
-    "norm_groups": 32,
-}
 PUBLISHED_SAMPLING: dict[str, Any] = {"guidance_scale": 3.0, "temperature": 0.5, "top_p": 0.97}
 PUBLISHED_TYPE = "vargpt_qwen2_vl"
 CONTROL_TOKENS = tuple(CONTROL_TOKEN_NAMES.values())
+SLOT_STEP = 128  # the slots of a drawn picture are padded to a multiple of this in training
 TOKEN_IDS = (
     "vision_start_token_id", "vision_end_token_id", "image_token_id", "image_gen_start_token_id",
     "image_gen_end_token_id", "image_gen_pad_token_id",
@@ -73,19 +55,112 @@ VISION_FIELDS = (
 )  # fmt: skip
 
 
+@strict
+class VargptV11Config(VargptConfig):
+    """Of a VARGPT-v1.1, in our own format."""
+
+    model_type = "vargpt_v1_1"
+    sub_configs = {
+        "text_config": Qwen2VLTextConfig,
+        "vision_config": Qwen2VLVisionConfig,
+        "image_tokenizer_config": InfinityTokenizerConfig,
+        "generator_config": InfinityConfig,
+    }
+    fixed: ClassVar[Mapping[str, Any]] = {}
+
+    def layout(self, size: tuple[int, int] | None = None) -> ImageLayout:
+        return on_largest_grid(super().layout(size), self.scale_schedules or {})
+
+
+class VargptV11Generator(InfinityGenerator):
+    """Infinity's transformer behind a language model: its word is all that enters at a token, and the whole memory.
+
+    The layers that would project the memory are in the checkpoint, but not applied.
+    """
+
+    special_settings: ClassVar[frozenset[str]] = frozenset({"guidance_layer", "image_guidance_scale"})
+
+    def projected(self, states: Float[Tensor, "GN S D"]) -> Float[Tensor, "GN S D"]:
+        return states
+
+    def slot_inputs(self, tokens: ImageTokens, codec: EditCodec, known: Branch) -> Float[Tensor, "N L C"]:
+        """As for all bitwise generators; what is pooled joins the start."""
+        condition = self.pooled(self.pooled_states(known, tokens.num_images))
+        start = (self.start + condition[:, None]).expand(-1, tokens.layout.offsets[1], -1)
+        return self.with_codes(start, tokens, codec)
+
+
+class VargptV11(VARGPT):
+    """The published model."""
+
+    config_class = VargptV11Config
+    config: VargptV11Config
+    generator_class = VargptV11Generator
+    image_tokenizer_class = InfinityTokenizer
+    scale_weight_power: ClassVar[float] = 1.0
+
+    def make_bridges(self) -> None:
+        text, drawing = self.config.text_config, self.config.generator_config
+        self.projector_in = projector(drawing.hidden_size, drawing.hidden_size, text.hidden_size)
+        self.projector_out = projector(text.hidden_size, text.hidden_size, drawing.memory_size)
+        # what the decoder's condition and start are pooled from
+        self.start_state = nn.Parameter(torch.randn(drawing.memory_size) * self.config.initializer_range)
+
+    def seen(self, features: Float[Tensor, "M D"], image_grid_thw: Int[Tensor, "I 3"]) -> Float[Tensor, "M D"]:
+        return features
+
+    def edit_sources(self, pixel_values: Float[Tensor, "I 3 H W"]) -> None:
+        return None
+
+    def known_branch(self, conditions: Int[Tensor, " N"]) -> Branch:
+        pooled = self.start_state.expand(len(conditions), 1, -1)
+        return Branch(None, pooled=pooled, pooled_mask=conditions != Visibility.NULL)
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def training_attention(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        attention_mask: Bool[Tensor, "B T"],
+        grids: list[tuple[int, int, int]],
+        conditions: Int[Tensor, "B T"] | None,
+    ) -> tuple[Int[Tensor, "3 B T"], Bool[Tensor, "B 1 T T"]]:
+        if not bool((input_ids == self.placeholders.slot).any()):
+            return super().training_attention(input_ids, attention_mask, grids, conditions)
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand(3, len(input_ids), -1)
+        return positions, continued_mask(attention_mask[:, :0], attention_mask)
+
+    def visible_memory(
+        self, mask: Bool[Tensor, "N S"], is_vision: Bool[Tensor, "N S"], conditions: Int[Tensor, " N"]
+    ) -> Bool[Tensor, "N S"]:
+        conditions = conditions.masked_fill(conditions == Visibility.NULL, int(Visibility.FULL))
+        return super().visible_memory(mask, is_vision, conditions)
+
+    def slots_per_picture(self, input_ids: Tensor, num_pictures: int, layout: ImageLayout) -> int:
+        return round_up(layout.num_tokens, SLOT_STEP)
+
+    # -- drawing ---------------------------------------------------------------------------------------------------
+
+    def slot_position(self, state: ConversationState) -> Int[Tensor, " B"]:
+        """The number of tokens before it, which is less than the position reached once a picture was read."""
+        return state.mask.sum(1)
+
+    def forgetful(self, keys: Bool[Tensor, "R T"]) -> Bool[Tensor, " R"]:
+        """The unconditional branch, which begins every scale at position 0."""
+        return ~keys.any(1)
+
+
 def config_from_published(
     published: Mapping[str, Any],
     decoder: Mapping[str, Any] | None = None,
     autoencoder: Mapping[str, Any] | None = None,
-    faithful: bool = True,
-) -> VargptConfig:
+) -> VargptV11Config:
     """Our config for a published config.json (model_type "vargpt_qwen2_vl").
 
     Args:
         published: the parsed file. Multimodal rotary positions are understood in both spellings.
-        decoder: what differs from `PUBLISHED_DECODER`.
-        autoencoder: what differs from `PUBLISHED_AUTOENCODER`.
-        faithful: switch the published behaviours on that our own models do without (docs/parity.md).
+        decoder: what differs from Infinity-2B's transformer, which `InfinityConfig` has by default.
+        autoencoder: what differs from the d32 autoencoder, which `InfinityTokenizerConfig` has by default.
 
     Raises:
         ValueError: something that the model cannot do without is missing; the message names it.
@@ -101,86 +176,23 @@ def config_from_published(
         "rope_theta": rope.get("rope_theta", published.get("rope_theta", 1e6)),
         "mrope_section": rope["mrope_section"],
     }
-    return VargptConfig(
+    return VargptV11Config(
         text_config=text,
         vision_config={name: published["vision_config"][name] for name in VISION_FIELDS
                        if name in published["vision_config"]},
-        image_tokenizer_config={**PUBLISHED_AUTOENCODER, **(autoencoder or {})},
-        generator_config={**PUBLISHED_DECODER, **(decoder or {})},
+        image_tokenizer_config=dict(autoencoder or {}),
+        generator_config=dict(decoder or {}),
         scale_schedules=infinity_schedules(),
         default_size="512x512",
         image_sampling=dict(PUBLISHED_SAMPLING),
-        inner_projectors=True,
-        slots_by_length=faithful,
-        null_forgets_scales=faithful,
-        trains_as_published=faithful,
         tie_word_embeddings=bool(published.get("tie_word_embeddings", False)),
         **{name: ids[name] for name in TOKEN_IDS if name in ids},
     )  # fmt: skip
 
 
-def organs_from_shapes(shapes: Shapes) -> tuple[dict[str, Any], dict[str, Any], int]:
-    """(decoder fields, autoencoder fields, chunks of the decoder), read off a published checkpoint's own tensors."""
-    decoder, autoencoder = (
-        {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
-        for prefix in ("vargpt_gen.", "vae_local.")
-    )
-    return transformer_fields(decoder), autoencoder_fields(autoencoder), num_chunks(decoder)
-
-
-def vargpt_map(config: VargptConfig, num_chunks: int = 8) -> WeightMap:
-    """The whole checkpoint. The projectors' layer norms are published but never applied: they are written as ones."""
-    drawing, pixels = config.generator_config, config.image_tokenizer_config
-    per_chunk = drawing.num_layers // num_chunks if num_chunks > 1 else 0
-    decoder = transformer_map(per_chunk).prefixed("vargpt_gen.", "generator.")
-    autoencoder = autoencoder_map(len(pixels.channel_multipliers), pixels.feature_channels)
-    autoencoder = autoencoder.prefixed("vae_local.", "image_tokenizer.")
-    start = config.image_gen_start_token_id
-    renames = (
-        Rename("visual.patch_embed.proj.weight", "vision.patch_embed.proj.weight"),
-        Rename("visual.blocks.{i}.norm1.{w}", "vision.blocks.{i}.norm1.{w}"),
-        Rename("visual.blocks.{i}.norm2.{w}", "vision.blocks.{i}.norm2.{w}"),
-        Rename("visual.blocks.{i}.attn.qkv.{w}", "vision.blocks.{i}.attn.qkv.{w}"),
-        Rename("visual.blocks.{i}.attn.proj.{w}", "vision.blocks.{i}.attn.proj.{w}"),
-        Rename("visual.blocks.{i}.mlp.fc1.{w}", "vision.blocks.{i}.mlp.fc1.{w}"),
-        Rename("visual.blocks.{i}.mlp.fc2.{w}", "vision.blocks.{i}.mlp.fc2.{w}"),
-        Rename("visual.merger.ln_q.{w}", "vision.merger.ln_q.{w}"),
-        Rename("visual.merger.mlp.{i}.{w}", "vision.merger.mlp.{i}.{w}"),
-        Rename("model.embed_tokens.weight", "language_model.embed_tokens.weight"),
-        *(
-            Rename(f"model.layers.{{i}}.self_attn.{part}.{{w}}", f"language_model.layers.{{i}}.self_attn.{part}.{{w}}")
-            for part in ("q_proj", "k_proj", "v_proj", "o_proj")
-        ),
-        *(
-            Rename(f"model.layers.{{i}}.mlp.{part}.weight", f"language_model.layers.{{i}}.mlp.{part}.weight")
-            for part in ("gate_proj", "up_proj", "down_proj")
-        ),
-        Rename("model.layers.{i}.input_layernorm.weight", "language_model.layers.{i}.input_layernorm.weight"),
-        Rename(
-            "model.layers.{i}.post_attention_layernorm.weight",
-            "language_model.layers.{i}.post_attention_layernorm.weight",
-        ),
-        Rename("model.norm.weight", "language_model.norm.weight"),
-        Rename("lm_head.weight", "lm_head.weight"),
-        Rename("image_gen_projector.mlp.{i}.{w}", "projector_in.{i}.{w}"),
-        Rename("image_gen_projector_out.mlp.{i}.{w}", "projector_out.{i}.{w}"),
-        Rename("sos_embedding.weight", "start_state", row=start),
-    )
-    widths = {"image_gen_projector": drawing.hidden_size, "image_gen_projector_out": config.text_config.hidden_size}
-    unused = tuple(
-        Constant(f"{name}.ln_q.{part}", partial(make, width))
-        for name, width in widths.items()
-        for part, make in (("weight", torch.ones), ("bias", torch.zeros))
-    )
-    mask = tuple(constant for constant in autoencoder.constants if "quantizer" in constant.theirs)
-    return WeightMap(
-        (*decoder.renames, *autoencoder.renames, *renames), (*unused, *mask), autoencoder.number, per_chunk
-    )
-
-
 def load_published(
     path: Path, dtype: torch.dtype, device: torch.device, quantization: Quantization | None
-) -> tuple[VARGPT, VargptProcessor]:
+) -> tuple[VargptV11, VargptProcessor]:
     """A published repository."""
     model = read_published_model(path, dtype, device, quantization)
     return model, published_processor(path, model.config)
@@ -188,7 +200,7 @@ def load_published(
 
 def read_published_model(
     path: Path, dtype: torch.dtype, device: torch.device, quantization: Quantization | None = None
-) -> VARGPT:
+) -> VargptV11:
     """The model of a published repository, tensor by tensor: in memory are the model and one tensor more.
 
     The sizes of decoder and autoencoder, which the published config leaves to code, are read off the weights.
@@ -198,10 +210,10 @@ def read_published_model(
         ValueError: weights and config do not belong together; the message names what differs.
     """
     files = weight_files(path)
-    decoder, autoencoder, chunks = organs_from_shapes(read_shapes(files))
+    decoder, autoencoder, chunks = modules_from_shapes(read_shapes(files))
     config = config_from_published(read_config(path), decoder, autoencoder)
     with empty_weights():
-        model = VARGPT(config)
+        model = VargptV11(config)
 
     def on_complete(name: str) -> None:
         if quantization is not None:
@@ -236,3 +248,8 @@ def published_processor(path: Path, config: VargptConfig) -> VargptProcessor:
     return VargptProcessor(
         pictures, tokenizer, chat_template=template, max_context=config.text_config.max_position_embeddings
     )
+
+
+AutoConfig.register(VargptV11Config.model_type, VargptV11Config)
+AutoModel.register(VargptV11Config, VargptV11)
+AutoProcessor.register(VargptV11Config, VargptProcessor)

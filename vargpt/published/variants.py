@@ -6,13 +6,10 @@ Source: the repository FoundationVision/Infinity, its files and the settings tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
-from vargpt.published.vargpt_v1_1 import PUBLISHED_AUTOENCODER, PUBLISHED_DECODER
+from vargpt.config import InfinityConfig, InfinityTokenizerConfig
 from vargpt.types import ImageSampling
 
 REPOSITORIES = frozenset({"foundationvision/infinity"})  # hub ids, in lower case
@@ -29,8 +26,8 @@ class Variant:
 
     weights: str
     autoencoder: tuple[str, ...]
-    generator_config: Mapping[str, Any]
-    image_tokenizer_config: Mapping[str, Any]
+    generator_config: InfinityConfig
+    image_tokenizer_config: InfinityTokenizerConfig
     num_chunks: int
     default_size: str  # HEIGHTxWIDTH in pixels: what this size was trained on last
     sampling: ImageSampling
@@ -42,30 +39,22 @@ class Variant:
         return [self.weights, f"{self.weights}/*", *self.autoencoder]
 
 
-def drawn_by(hidden_size: int, num_layers: int, num_heads: int, num_bits: int) -> dict[str, Any]:
-    """Infinity's transformer; what does not differ between sizes is VARGPT-v1.1's, but for the memory projection."""
-    return {
-        **PUBLISHED_DECODER,
-        "memory_projection": True,
-        "hidden_size": hidden_size,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-        "num_bits": num_bits,
-        "code_dim": num_bits,
-    }
+def drawn_by(hidden_size: int, num_layers: int, num_heads: int, num_bits: int) -> InfinityConfig:
+    """Infinity's transformer; what does not differ between sizes is at its defaults."""
+    return InfinityConfig(
+        hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, num_bits=num_bits, code_dim=num_bits
+    )
 
 
-D16 = MappingProxyType({**PUBLISHED_AUTOENCODER, "num_bits": 16})
-D32 = MappingProxyType({**PUBLISHED_AUTOENCODER, "num_bits": 32})
 # 14 bits on cells of 8 pixels, of which 2 x 2 make a token of 56 bits.
-D56 = MappingProxyType({**PUBLISHED_AUTOENCODER, "num_bits": 56, "channel_multipliers": [1, 2, 4, 4], "token_patch": 2})
+D56 = InfinityTokenizerConfig(num_bits=56, channel_multipliers=[1, 2, 4, 4], token_patch=2)
 
 INFINITY: dict[str, Variant] = {
     "125m": Variant(
         weights="infinity_125M_256x256.pth",
         autoencoder=("infinity_vae_d16.pth",),
         generator_config=drawn_by(hidden_size=768, num_layers=12, num_heads=8, num_bits=16),
-        image_tokenizer_config=D16,
+        image_tokenizer_config=InfinityTokenizerConfig(num_bits=16),
         num_chunks=4,
         default_size="256x256",
         sampling=ImageSampling(guidance_scale=4.0, temperature=0.5, top_p=0.97),
@@ -74,7 +63,7 @@ INFINITY: dict[str, Variant] = {
         weights="infinity_2b_reg.pth",
         autoencoder=("infinity_vae_d32reg.pth", "infinity_vae_d32_reg.pth"),
         generator_config=drawn_by(hidden_size=2048, num_layers=32, num_heads=16, num_bits=32),
-        image_tokenizer_config=D32,
+        image_tokenizer_config=InfinityTokenizerConfig(num_bits=32),
         num_chunks=8,
         default_size="1024x1024",
         sampling=ImageSampling(guidance_scale=3.0, temperature=0.5, top_p=0.97),

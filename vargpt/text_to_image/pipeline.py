@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vargpt.config import VargptGeneratorConfig, VargptImageTokenizerConfig, scheduled_layout
-from vargpt.generators.next_scale import PooledNextScaleGenerator
-from vargpt.sampling import check_image_sampling, seeded
+from vargpt.config import InfinityConfig, InfinityTokenizerConfig
+from vargpt.generators.infinity import InfinityGenerator
+from vargpt.sampling import seeded
 from vargpt.text_to_image.text_encoder import TextEncoder, TextStates
 from vargpt.tokenizers.base import to_pictures
-from vargpt.tokenizers.bsq import MultiScaleBsqTokenizer
+from vargpt.tokenizers.bsq import InfinityTokenizer
 from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 class TextToImageConfig:
     """What one model is built of, the sizes it draws, and how it draws unless told otherwise.
 
-    `scale_schedules` maps "HEIGHTxWIDTH" in pixels to a coarse-to-fine list of (h, w); `default_size` is a key of it.
+    `layouts` are the sizes that it draws, by "HEIGHTxWIDTH" in pixels; `default_size` is one of them.
     """
 
-    generator_config: VargptGeneratorConfig
-    image_tokenizer_config: VargptImageTokenizerConfig
-    scale_schedules: Mapping[str, Sequence[Sequence[int]]]
+    generator_config: InfinityConfig
+    image_tokenizer_config: InfinityTokenizerConfig
+    layouts: Mapping[str, ImageLayout]
     default_size: str
     sampling: ImageSampling = ImageSampling()
 
@@ -47,13 +47,16 @@ class TextToImageConfig:
             ValueError: the model draws no such size; the message lists those it draws.
         """
         key = self.default_size if size is None else f"{size[0]}x{size[1]}"
-        return scheduled_layout(self.scale_schedules, key, self.generator_config.corner_positions)
+        if key not in self.layouts:
+            sizes = sorted(self.layouts)
+            raise ValueError(f"this model draws no {key} pictures (height x width); choose one of {sizes}")
+        return self.layouts[key]
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
         """(height, width) in pixels of every size that can be drawn: the default first, then small before large."""
         default = self.layout()
-        sizes = [(int(height), int(width)) for height, width in (key.split("x") for key in self.scale_schedules)]
+        sizes = [(layout.height, layout.width) for layout in self.layouts.values()]
         return sorted(sizes, key=lambda size: (size != (default.height, default.width), size[0] * size[1], size))
 
 
@@ -74,8 +77,8 @@ class TextToImage(nn.Module):
         self,
         config: TextToImageConfig,
         text_encoder: TextEncoder,
-        generator: PooledNextScaleGenerator,
-        image_tokenizer: MultiScaleBsqTokenizer,
+        generator: InfinityGenerator,
+        image_tokenizer: InfinityTokenizer,
     ) -> None:
         super().__init__()
         if text_encoder.width != generator.config.memory_size:
@@ -83,9 +86,9 @@ class TextToImage(nn.Module):
                 f"the text encoder gives states of width {text_encoder.width}, but the generator was trained on "
                 f"{generator.config.memory_size}; name the right one with --text-encoder (published: flan-t5-xl, 2048)"
             )
-        if image_tokenizer.num_bits != generator.config.num_bits:
+        if image_tokenizer.code_dim != generator.config.num_bits:
             raise ValueError(
-                f"the image tokenizer has {image_tokenizer.num_bits} bits a token and the generator "
+                f"the image tokenizer has {image_tokenizer.code_dim} bits a token and the generator "
                 f"{generator.config.num_bits}; name the right autoencoder file with --vae"
             )
         self.config = config
@@ -94,11 +97,11 @@ class TextToImage(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.generator.null_memory.device
+        return self.generator.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.generator.null_memory.dtype
+        return self.generator.dtype
 
     def draw(
         self,
@@ -140,15 +143,9 @@ class TextToImage(nn.Module):
             raise ValueError("a prompt is empty; say what to draw")
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(prompts)} pictures need as many seeds, got {len(seeds)}")
-        check_image_sampling(sampling)
-        deepest = 1 - self.generator.config.num_layers
-        if not deepest <= sampling.guidance_layer <= 0:
-            raise ValueError(
-                f"guidance_layer is 0 (the logits) or {deepest} to -1 (a layer, counted from the last), "
-                f"got {sampling.guidance_layer}"
-            )
         if sampling.image_guidance_scale is not None:
             raise ValueError("image_guidance_scale weighs the source of an edit, and this model edits no pictures")
+        self.generator.check_sampling(sampling)
 
     @torch.no_grad()
     def _draw(

@@ -6,7 +6,7 @@ Shape legend: N images, H W pixels, h w a grid, d channels of the continuous cod
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from torch import nn
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from vargpt.tokenizers.bit_correction import BitFlip, CorrectedTokens
-    from vargpt.types import ImageLayout, ImageTokens
+    from vargpt.types import ImageLayout, ImageTokens, TokenSpace
 
 
 def to_pictures(pixel_values: Float[Tensor, "N 3 H W"]) -> list[Image.Image]:
@@ -28,45 +27,25 @@ def to_pictures(pixel_values: Float[Tensor, "N 3 H W"]) -> list[Image.Image]:
 class ImageTokenizer(nn.Module, ABC):
     """Turns pixels into image tokens and back. A `TokenCodec` for the generators."""
 
-    downsample_factor: int  # pixels per cell of the final grid, along one axis
+    downsample_factor: int  # pixels per token of the final grid, along one axis
+
+    @property
+    @abstractmethod
+    def space(self) -> TokenSpace:
+        """What one token is."""
 
     @property
     @abstractmethod
     def code_dim(self) -> int:
         """Channels of the continuous code of one token."""
 
-    @property
     @abstractmethod
-    def num_bits(self) -> int:
-        """Bits of one token."""
-
-    @overload
-    def encode(self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout, flip: None = None) -> ImageTokens: ...
-
-    @overload
-    def encode(self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout, flip: BitFlip) -> CorrectedTokens: ...
-
-    @abstractmethod
-    def encode(
-        self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout, flip: BitFlip | None = None
-    ) -> ImageTokens | CorrectedTokens:
-        """The tokens of images in [-1, 1]; with `flip`, flipped inputs and corrected targets. Inverse: `decode`."""
+    def encode(self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout) -> ImageTokens:
+        """The tokens of images in [-1, 1]. Inverse: `decode`."""
 
     @abstractmethod
     def decode(self, tokens: ImageTokens) -> Float[Tensor, "N 3 H W"]:
         """Images in [-1, 1]. Tokens with fewer grids than scales give a preview at full size."""
-
-    @abstractmethod
-    def latents(self, tokens: ImageTokens) -> Float[Tensor, "N h w d"]:
-        """What the decoder sees: the codes of all given grids, summed at the final scale."""
-
-    @abstractmethod
-    def next_input(self, tokens: ImageTokens, k: int) -> Float[Tensor, "N h_k w_k d"]:
-        """What a generator knows before scale k >= 1, at that scale: a function of the grids before k only."""
-
-    def scale_inputs(self, tokens: ImageTokens) -> tuple[Float[Tensor, "N h_k w_k d"], ...]:
-        """`next_input` of every scale from 1 to the last one, in one go (training)."""
-        return tuple(self.next_input(tokens, k) for k in range(1, tokens.layout.num_scales))
 
     def check_layout(self, layout: ImageLayout) -> None:
         """Whether this tokenizer can have such tokens.

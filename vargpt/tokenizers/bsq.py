@@ -1,38 +1,32 @@
 """Images as bits, coarse to fine: multi-scale residual quantisation where every code is a corner of a hypercube.
 
-Scale k gets the residual that the scales before it left (averaged down to its grid); each channel becomes one bit, its
-sign; the code (+-1/sqrt(d) per channel, so of length one) is resampled to the final grid and subtracted. The sum of all
-codes goes to the decoder. No codebook, no learned parameter.
+Each channel of a residual becomes one bit, its sign; the code (+-1/sqrt(d) per channel, so of length one) is resampled
+to the final grid and subtracted. The sum of all codes goes to the decoder. No codebook, no learned parameter.
 
 Sources: Infinity (arXiv 2412.04431), section 3.2, and its published tokenizer for the order of operations; binary
-spherical quantisation (arXiv 2406.07548) for the losses. Divergence: one straight-through step for the summed code
-(as in VAR, arXiv 2404.02905) where the published one takes one per scale; the tokens are the same.
+spherical quantisation (arXiv 2406.07548).
 
 Shape legend: N images, d bits of a token = channels of a feature, h w the grid of a scale, H W the final grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import torch
-from einops import rearrange
-from torch.nn import functional as F
+from torch import nn
 
-from vargpt.tokenizers.base import ImageTokenizer
-from vargpt.tokenizers.bit_correction import BitFlip, CorrectedTokens, draw_flips
-from vargpt.tokenizers.convnet import Decoder, Encoder, Style, to_channels_last
-from vargpt.types import ImageLayout, ImageTokens
+from vargpt.config import BsqTokenizerConfig, InfinityTokenizerConfig
+from vargpt.tokenizers.bit_correction import CorrectedTokens
+from vargpt.tokenizers.convnet import CellDecoder, CellEncoder, Decoder, Encoder, Style, to_channels_last
+from vargpt.tokenizers.multiscale import MultiScaleTokenizer, average_down, fold, resample, unfold
+from vargpt.types import Bits, ImageLayout, ImageTokens
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from torch import Tensor
-
-    from vargpt.config import VargptImageTokenizerConfig
-
-UPSAMPLE_MODES = ("bilinear", "trilinear")  # a single picture has one frame: both are the same arithmetic
 
 
 def bits_to_codes(bits: Bool[Tensor, "... d"]) -> Float[Tensor, "... d"]:
@@ -43,32 +37,6 @@ def bits_to_codes(bits: Bool[Tensor, "... d"]) -> Float[Tensor, "... d"]:
 def codes_to_bits(values: Float[Tensor, "... d"]) -> Bool[Tensor, "... d"]:
     """Strictly positive is 1; zero is 0. The published l2 normalisation comes first and changes no sign."""
     return values > 0
-
-
-def average_down(values_NdHW: Float[Tensor, "N d H W"], scale: tuple[int, int]) -> Float[Tensor, "N d h w"]:
-    """How a residual reaches a coarser grid: the mean of the area of each cell."""
-    return values_NdHW if tuple(values_NdHW.shape[-2:]) == scale else F.interpolate(values_NdHW, scale, mode="area")
-
-
-def resample(values_NdHW: Float[Tensor, "N d H W"], scale: tuple[int, int]) -> Float[Tensor, "N d h w"]:
-    """How codes reach any other grid: linear between cell centres, without smoothing even when going down."""
-    if tuple(values_NdHW.shape[-2:]) == scale:
-        return values_NdHW
-    return F.interpolate(values_NdHW, scale, mode="bilinear", align_corners=False)
-
-
-def fold(values_NHWd: Tensor, patch: int) -> Tensor:
-    """Squares of cells into the channels of one token, channel by channel: "N hp wp d" to "N h w dpp"."""
-    if patch == 1:
-        return values_NHWd
-    return rearrange(values_NHWd, "N (h y) (w x) d -> N h w (d y x)", y=patch, x=patch)
-
-
-def unfold(values_NhwD: Tensor, patch: int) -> Tensor:
-    """The inverse of `fold`."""
-    if patch == 1:
-        return values_NhwD
-    return rearrange(values_NhwD, "N h w (d y x) -> N (h y) (w x) d", y=patch, x=patch)
 
 
 @dataclass(frozen=True)
@@ -119,109 +87,38 @@ def quantize(
     return Quantized(tuple(targets), tuple(inputs), tuple(residuals), summed_NdHW)
 
 
-def bit_entropy(p: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Entropy in bits (0 .. 1) of a coin that shows 1 with probability p."""
-    p = p.clamp(1e-6, 1 - 1e-6)
-    return -(p * p.log2() + (1 - p) * (1 - p).log2())
+class SignTokenizer(MultiScaleTokenizer):
+    """Encoder, sign quantiser, decoder: any number of bits from 8 to 64, any schedule, any aspect ratio.
 
-
-def entropy_loss(
-    residuals: tuple[Float[Tensor, "N d h w"], ...], inv_temperature: float
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """(mean entropy of a bit, entropy of the mean bit), both in [0, 1]: decided bits, all of them used.
-
-    Training lowers the first and raises the second. Factorised over the bits (BSQ, section 3.3). The logit of a bit is
-    4 * inv_temperature * z with z the residual, normalised so that its channels have a mean square of one.
+    A subclass makes the two networks.
     """
-    decided, used = [], []
-    for residual_Ndhw in residuals:
-        z_Ndhw = F.normalize(residual_Ndhw, dim=1) * residual_Ndhw.shape[1] ** 0.5
-        p_Ndhw = torch.sigmoid(4 * inv_temperature * z_Ndhw)
-        decided.append(bit_entropy(p_Ndhw).mean())
-        used.append(bit_entropy(p_Ndhw.mean(dim=(0, 2, 3))).mean())
-    return torch.stack(decided).mean(), torch.stack(used).mean()
 
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """A training pass: the picture, and the quantiser's own losses (weighted by the config in `loss`)."""
-
-    pixel_values: Float[Tensor, "N 3 H W"]
-    tokens: ImageTokens
-    loss: Float[Tensor, ""]
-    commitment: Float[Tensor, ""]
-    decided_entropy: Float[Tensor, ""]
-    used_entropy: Float[Tensor, ""]
-
-
-class MultiScaleBsqTokenizer(ImageTokenizer):
-    """Encoder, sign quantiser, decoder. Any number of bits from 8 to 64, any schedule, any aspect ratio."""
-
-    def __init__(self, config: VargptImageTokenizerConfig) -> None:
+    def __init__(self, config: BsqTokenizerConfig | InfinityTokenizerConfig) -> None:
         super().__init__()
-        if not 8 <= config.num_bits <= 64:
-            raise ValueError(f"num_bits lies between 8 and 64, got {config.num_bits}")
-        if config.upsample_mode not in UPSAMPLE_MODES:
-            raise ValueError(f"upsample_mode is one of {UPSAMPLE_MODES}, got {config.upsample_mode!r}")
         self.config = config
         self.downsample_factor = config.downsample_factor
-        self.patch = config.token_patch
-        widths = (config.feature_channels, config.base_channels, config.channel_multipliers, config.num_res_blocks)
-        options = (config.attention, config.patch_size, config.linear_path)
-        self.encoder = Encoder(*widths, Style(config.norm_groups, config.encoder_kernel_size), *options)
-        self.decoder = Decoder(*widths, Style(config.norm_groups), *options)
+        self.encoder, self.decoder = self.make_networks()
         self.to(memory_format=torch.channels_last)
+
+    @abstractmethod
+    def make_networks(self) -> tuple[nn.Module, nn.Module]:
+        """Pixels to features, and summed codes to pixels."""
+
+    @property
+    def space(self) -> Bits:
+        return Bits(self.config.num_bits)
 
     @property
     def code_dim(self) -> int:
         return self.config.num_bits
 
     @property
-    def num_bits(self) -> int:
-        return self.config.num_bits
-
-    @property
     def dtype(self) -> torch.dtype:
         return self.encoder.conv_in.weight.dtype
 
-    def forward(
-        self,
-        pixel_values: Float[Tensor, "N 3 H W"],
-        layout: ImageLayout,
-        stop_after: Int[Tensor, " N"] | None = None,
-    ) -> Reconstruction:
-        """A training pass: gradients go straight through the signs. `stop_after` trains previews (see `quantize`)."""
-        features_NdHW = self.features(pixel_values, layout)
-        quantized = quantize(features_NdHW, self.cells(layout), stop_after=stop_after)
-        targets = self._tokens(layout, quantized.targets)
-        codes_NdHW = features_NdHW + (quantized.summed - features_NdHW).detach()
-        whole_NdHW = quantized.summed if stop_after is None else self._summed(targets.grids, layout)
-        commitment = F.mse_loss(features_NdHW, whole_NdHW) * self.num_bits  # codes have length 1, so channels are small
-        decided, used = entropy_loss(quantized.residuals, self.config.entropy_inv_temperature)
-        return Reconstruction(
-            pixel_values=self.decoder(to_channels_last(codes_NdHW.to(self.dtype))),
-            tokens=targets,
-            loss=self.config.commitment_weight * commitment + self.config.entropy_weight * (decided - used),
-            commitment=commitment,
-            decided_entropy=decided,
-            used_entropy=used,
-        )
-
-    @overload
-    def encode(self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout, flip: None = None) -> ImageTokens: ...
-
-    @overload
-    def encode(self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout, flip: BitFlip) -> CorrectedTokens: ...
-
-    def encode(
-        self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout, flip: BitFlip | None = None
-    ) -> ImageTokens | CorrectedTokens:
+    def encode(self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout) -> ImageTokens:
         """See `ImageTokenizer.encode`. Runs the network once; gradients are the caller's affair."""
-        features_NdHW = self.features(pixel_values, layout)
-        if flip is None:
-            return self.tokens_of(features_NdHW, layout)
-        flips = draw_flips(layout, len(features_NdHW), self.num_bits, flip, features_NdHW.device)
-        return self.correct(features_NdHW, layout, flips)
+        return self.tokens_of(self.features(pixel_values, layout), layout)
 
     def features(self, pixel_values: Float[Tensor, "N 3 H W"], layout: ImageLayout) -> Float[Tensor, "N d h w"]:
         """What the encoder says about each cell of the final grid, before any sign is taken (float32)."""
@@ -242,11 +139,11 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
 
     def folded(self, features_NdHW: Float[Tensor, "N d H W"]) -> Float[Tensor, "N h w d"]:
         """Features in the order of latents."""
-        return fold(features_NdHW.permute(0, 2, 3, 1), self.patch)
+        return fold(features_NdHW.permute(0, 2, 3, 1), self.token_patch)
 
     def tokens_of(self, features_NdHW: Float[Tensor, "N d h w"], layout: ImageLayout) -> ImageTokens:
         """The tokens of features that are there already."""
-        return self._tokens(layout, quantize(features_NdHW, self.cells(layout)).targets)
+        return self.folded_tokens(layout, quantize(features_NdHW, self.cells(layout)).targets)
 
     def correct(
         self,
@@ -255,70 +152,43 @@ class MultiScaleBsqTokenizer(ImageTokenizer):
         flips: tuple[Bool[Tensor, "N h w d"], ...],
     ) -> CorrectedTokens:
         """Quantises with the given bits turned over, each scale repairing what the ones before it spoilt."""
-        flips = tuple(unfold(mask, self.patch) for mask in flips)
+        flips = tuple(unfold(mask, self.token_patch) for mask in flips)
         quantized = quantize(features_NdHW, self.cells(layout), flips)
-        return CorrectedTokens(self._tokens(layout, quantized.inputs), self._tokens(layout, quantized.targets))
+        return CorrectedTokens(
+            self.folded_tokens(layout, quantized.inputs), self.folded_tokens(layout, quantized.targets)
+        )
 
-    def cells(self, layout: ImageLayout) -> tuple[tuple[int, int], ...]:
-        """The scales of a layout in cells of the quantiser."""
-        return tuple((h * self.patch, w * self.patch) for h, w in layout.scales)
+    def codes(self, grid: Bool[Tensor, "N h w d"]) -> Float[Tensor, "N H W d"]:
+        return bits_to_codes(unfold(grid, self.token_patch))
 
-    def _tokens(self, layout: ImageLayout, grids: tuple[Bool[Tensor, "N H W d"], ...]) -> ImageTokens:
-        return ImageTokens(layout, tuple(fold(grid, self.patch) for grid in grids))
+    def folded_tokens(self, layout: ImageLayout, grids: tuple[Bool[Tensor, "N H W d"], ...]) -> ImageTokens:
+        """What was found in cells, as tokens."""
+        return ImageTokens(layout, tuple(fold(grid, self.token_patch) for grid in grids))
 
     def decode(self, tokens: ImageTokens) -> Float[Tensor, "N 3 H W"]:
-        codes_NdHW = self._summed(tokens.grids, tokens.layout)
+        codes_NdHW = self.summed(tokens.grids, tokens.layout)
         dtype = self.decoder.conv_in.weight.dtype  # may be less precise than the encoder, on which bits depend
         return self.decoder(to_channels_last(codes_NdHW.to(dtype))).clamp(-1, 1)
 
-    def latents(self, tokens: ImageTokens) -> Float[Tensor, "N h w d"]:
-        return fold(self._summed(tokens.grids, tokens.layout).permute(0, 2, 3, 1), self.patch)
 
-    def next_input(self, tokens: ImageTokens, k: int) -> Float[Tensor, "N h_k w_k d"]:
-        """The codes of the scales before k, summed at the final grid and resampled linearly to scale k.
+class BsqTokenizer(SignTokenizer):
+    """Ours: the bits of a cell depend on that cell and the coarser bits alone, and a linear map of it stands beside."""
 
-        Raises:
-            ValueError: when k is no later scale of the schedule, or grids before k are missing.
-        """
-        if not 1 <= k < tokens.layout.num_scales or len(tokens.grids) < k:
-            raise ValueError(
-                f"scale {k} has no input: a schedule of {tokens.layout.num_scales} scales has inputs for 1 to "
-                f"{tokens.layout.num_scales - 1}, and {len(tokens.grids)} grids are given"
-            )
-        summed_NdHW = self._summed(tokens.grids[:k], tokens.layout)
-        return fold(resample(summed_NdHW, self.cells(tokens.layout)[k]).permute(0, 2, 3, 1), self.patch)
+    config: BsqTokenizerConfig
 
-    def scale_inputs(self, tokens: ImageTokens) -> tuple[Float[Tensor, "N h_k w_k d"], ...]:
-        sums = self._running_sums(tokens.grids[: tokens.layout.num_scales - 1], tokens.layout)
-        return tuple(
-            fold(resample(summed_NdHW, scale).permute(0, 2, 3, 1), self.patch)
-            for summed_NdHW, scale in zip(sums, self.cells(tokens.layout)[1:], strict=True)
-        )
+    def make_networks(self) -> tuple[nn.Module, nn.Module]:
+        config = self.config
+        sizes = (config.num_bits, config.base_channels, config.channel_multipliers, config.num_res_blocks)
+        return CellEncoder(*sizes, config.patch_size), CellDecoder(*sizes, config.patch_size)
 
-    def rest(
-        self,
-        latents: Float[Tensor, "N h w d"],
-        layout: ImageLayout,
-        grids: tuple[Bool[Tensor, "N h_k w_k d"], ...],
-    ) -> Float[Tensor, "N h_k w_k d"]:
-        """What a picture of these latents, of this or another size, holds beyond `grids`, at the scale after them."""
-        cells = self.cells(layout)
-        wanted_NdHW = resample(unfold(latents, self.patch).permute(0, 3, 1, 2), cells[-1])
-        left_NdHW = wanted_NdHW - self._summed(grids, layout) if grids else wanted_NdHW
-        return fold(average_down(left_NdHW, cells[len(grids)]).permute(0, 2, 3, 1), self.patch)
 
-    def _summed(self, grids: tuple[Bool[Tensor, "N h w d"], ...], layout: ImageLayout) -> Float[Tensor, "N d H W"]:
-        if not grids:
-            raise ValueError("tokens without any grid are no picture; at least the first scale must be given")
-        *_, summed_NdHW = self._running_sums(grids, layout)
-        return summed_NdHW
+class InfinityTokenizer(SignTokenizer):
+    """Infinity's: convolutions of 3x3 and group normalisation; a token may stand for several cells."""
 
-    def _running_sums(
-        self, grids: tuple[Bool[Tensor, "N h w d"], ...], layout: ImageLayout
-    ) -> Iterator[Float[Tensor, "N d H W"]]:
-        """The sum of codes at the final grid after each scale."""
-        summed_NdHW: Tensor | float = 0.0
-        for bits_Nhwd in grids:
-            codes_NdHW = bits_to_codes(unfold(bits_Nhwd, self.patch)).permute(0, 3, 1, 2)
-            summed_NdHW = summed_NdHW + resample(codes_NdHW, self.cells(layout)[-1])
-            yield summed_NdHW
+    config: InfinityTokenizerConfig
+
+    def make_networks(self) -> tuple[nn.Module, nn.Module]:
+        config, style = self.config, Style(self.config.norm_groups)
+        self.token_patch = config.token_patch
+        sizes = (config.feature_channels, config.base_channels, config.channel_multipliers, config.num_res_blocks)
+        return Encoder(*sizes, style), Decoder(*sizes, style)

@@ -1,12 +1,10 @@
 """The convolutional autoencoder around a quantiser: pixels <-> features on a coarser grid.
 
-Each level after the first halves the grid; a `patch_size` above 1 first folds squares of pixels into channels, which
-spares a small network the costly convolutions at full resolution. A `linear_path` beside the network maps each cell's
-pixels to its features and back, so that a short training starts from a good linear code.
-
-The structure is that of the VQGAN family (arXiv 2012.09841) in the form that Infinity and FLUX publish: per level some
-residual blocks and a resampling step, two blocks and optional attention in the middle, no attention elsewhere.
-Published weights (`patch_size` 1, no linear path) map onto it name by name.
+Each level after the first halves the grid. The structure is that of the VQGAN family (arXiv 2012.09841) in the form
+that Infinity and FLUX publish, name by name: per level some residual blocks and a resampling step, two blocks in the
+middle, no attention. `CellEncoder` and `CellDecoder` are our form: squares of pixels are folded into channels first,
+which spares a small network the costly convolutions at full resolution, and a linear map of each cell stands beside
+the network, so that a short training starts from a good linear code.
 
 Shape legend: N images, C channels, H W rows and columns of whatever level.
 """
@@ -94,37 +92,16 @@ class ResidualBlock(nn.Module):
         return residual_NCHW.add_(shortcut_NCHW) if reuse else shortcut_NCHW + residual_NCHW
 
 
-class GridAttention(nn.Module):
-    """One head of attention between all cells of a grid, added to the input."""
+class Middle(nn.Module):
+    """Two residual blocks on the coarsest grid."""
 
     def __init__(self, channels: int, style: Style) -> None:
         super().__init__()
-        self.norm = style.norm(channels)
-        self.query = nn.Conv2d(channels, channels, 1)
-        self.key = nn.Conv2d(channels, channels, 1)
-        self.value = nn.Conv2d(channels, channels, 1)
-        self.out = nn.Conv2d(channels, channels, 1)
-
-    def forward(self, hidden_NCHW: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
-        normed_NCHW = self.norm(hidden_NCHW)
-        query, key, value = (
-            conv(normed_NCHW).flatten(2).transpose(1, 2) for conv in (self.query, self.key, self.value)
-        )
-        mixed_NLC = F.scaled_dot_product_attention(query, key, value)
-        return hidden_NCHW + self.out(mixed_NLC.transpose(1, 2).unflatten(2, hidden_NCHW.shape[2:]))
-
-
-class Middle(nn.Module):
-    """Two residual blocks on the coarsest grid, with attention between them if wanted."""
-
-    def __init__(self, channels: int, style: Style, attention: bool) -> None:
-        super().__init__()
         self.block1 = ResidualBlock(channels, channels, style)
-        self.attention = GridAttention(channels, style) if attention else nn.Identity()
         self.block2 = ResidualBlock(channels, channels, style)
 
     def forward(self, hidden_NCHW: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
-        return self.block2(self.attention(self.block1(hidden_NCHW)))
+        return self.block2(self.block1(hidden_NCHW))
 
 
 class Downsample(nn.Module):
@@ -181,35 +158,26 @@ class Encoder(nn.Module):
         channel_multipliers: Sequence[int],
         num_res_blocks: int,
         style: Style,
-        attention: bool = False,
-        patch_size: int = 1,
-        linear_path: bool = False,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         widths = [base_channels * multiplier for multiplier in channel_multipliers]
         check_widths(widths, style.norm_groups)
-        self.patch_size = patch_size
-        self.cell = patch_size * 2 ** (len(widths) - 1)
-        self.linear = nn.Conv2d(3 * self.cell**2, feature_channels, 1) if linear_path else None
-        self.conv_in = style.conv(3 * patch_size**2, base_channels)
+        self.conv_in = style.conv(in_channels, base_channels)
         self.levels = nn.ModuleList(
             Level(before, width, num_res_blocks, style, nn.Identity() if last else Downsample(width, style))
             for before, width, last in zip([base_channels, *widths], widths, is_last(widths), strict=False)
         )
-        self.middle = Middle(widths[-1], style, attention)
+        self.middle = Middle(widths[-1], style)
         self.norm_out = style.norm(widths[-1])
         self.conv_out = style.conv(widths[-1], feature_channels)
 
-    def forward(self, pixel_values: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N d h w"]:
-        patches_NCHW = pixel_values if self.patch_size == 1 else F.pixel_unshuffle(pixel_values, self.patch_size)
-        hidden_NCHW = self.conv_in(to_channels_last(patches_NCHW))
+    def forward(self, pixel_values: Float[Tensor, "N C H W"]) -> Float[Tensor, "N d h w"]:
+        hidden_NCHW = self.conv_in(to_channels_last(pixel_values))
         for level in self.levels:
             hidden_NCHW = level(hidden_NCHW)
         hidden_NCHW = self.middle(hidden_NCHW)
-        features_NCHW = self.conv_out(F.silu(self.norm_out(hidden_NCHW)))
-        if self.linear is None:
-            return features_NCHW
-        return features_NCHW + self.linear(to_channels_last(F.pixel_unshuffle(pixel_values, self.cell)))
+        return self.conv_out(F.silu(self.norm_out(hidden_NCHW)))
 
 
 class Decoder(nn.Module):
@@ -222,36 +190,72 @@ class Decoder(nn.Module):
         channel_multipliers: Sequence[int],
         num_res_blocks: int,
         style: Style,
-        attention: bool = False,
-        patch_size: int = 1,
-        linear_path: bool = False,
+        out_channels: int = 3,
     ) -> None:
         super().__init__()
         widths = [base_channels * multiplier for multiplier in reversed(channel_multipliers)]
         check_widths(widths, style.norm_groups)
         self.conv_in = nn.Conv2d(feature_channels, widths[0], 3, padding=1)
-        self.middle = Middle(widths[0], style, attention)
+        self.middle = Middle(widths[0], style)
         self.levels = nn.ModuleList(
             Level(before, width, num_res_blocks + 1, style, nn.Identity() if last else Upsample(width))
             for before, width, last in zip([widths[0], *widths], widths, is_last(widths), strict=False)
         )
         self.norm_out = style.norm(widths[-1])
-        self.patch_size = patch_size
-        self.cell = patch_size * 2 ** (len(widths) - 1)
-        self.linear = nn.Conv2d(feature_channels, 3 * self.cell**2, 1) if linear_path else None
-        self.conv_out = nn.Conv2d(widths[-1], 3 * patch_size**2, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
-    def forward(self, features_NdHW: Float[Tensor, "N d h w"]) -> Float[Tensor, "N 3 H W"]:
+    def forward(self, features_NdHW: Float[Tensor, "N d H W"]) -> Float[Tensor, "N C H W"]:
         hidden_NCHW = self.middle(self.conv_in(features_NdHW))
         for level in self.levels:
             hidden_NCHW = level(hidden_NCHW)
         if is_large(hidden_NCHW):
-            pixels_NCHW = swish_conv(hidden_NCHW, self.norm_out, self.conv_out)
-        else:
-            pixels_NCHW = self.conv_out(F.silu(self.norm_out(hidden_NCHW)))
-        pixels_NCHW = pixels_NCHW if self.patch_size == 1 else F.pixel_shuffle(pixels_NCHW, self.patch_size)
-        if self.linear is None:
-            return pixels_NCHW
+            return swish_conv(hidden_NCHW, self.norm_out, self.conv_out)
+        return self.conv_out(F.silu(self.norm_out(hidden_NCHW)))
+
+
+CELLWISE = Style(norm_groups=0, kernel_size=1)  # every cell by itself
+CELL_NORM = Style(norm_groups=0)
+
+
+class CellEncoder(Encoder):
+    """Features of each cell from its own pixels: the network on squares of pixels, beside a linear map of them."""
+
+    def __init__(
+        self,
+        feature_channels: int,
+        base_channels: int,
+        channel_multipliers: Sequence[int],
+        num_res_blocks: int,
+        patch_size: int,
+    ) -> None:
+        sizes = (feature_channels, base_channels, channel_multipliers, num_res_blocks)
+        super().__init__(*sizes, CELLWISE, 3 * patch_size**2)
+        self.patch_size, self.cell = patch_size, patch_size * 2 ** (len(channel_multipliers) - 1)
+        self.linear = nn.Conv2d(3 * self.cell**2, feature_channels, 1)
+
+    def forward(self, pixel_values: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N d h w"]:
+        features_NdHW = super().forward(F.pixel_unshuffle(pixel_values, self.patch_size))
+        return features_NdHW + self.linear(to_channels_last(F.pixel_unshuffle(pixel_values, self.cell)))
+
+
+class CellDecoder(Decoder):
+    """Pixels from codes: a network that looks at neighbours, beside a linear map of each cell."""
+
+    def __init__(
+        self,
+        feature_channels: int,
+        base_channels: int,
+        channel_multipliers: Sequence[int],
+        num_res_blocks: int,
+        patch_size: int,
+    ) -> None:
+        sizes = (feature_channels, base_channels, channel_multipliers, num_res_blocks)
+        super().__init__(*sizes, CELL_NORM, 3 * patch_size**2)
+        self.patch_size, self.cell = patch_size, patch_size * 2 ** (len(channel_multipliers) - 1)
+        self.linear = nn.Conv2d(feature_channels, 3 * self.cell**2, 1)
+
+    def forward(self, features_NdHW: Float[Tensor, "N d H W"]) -> Float[Tensor, "N 3 H W"]:
+        pixels_NCHW = F.pixel_shuffle(super().forward(features_NdHW), self.patch_size)
         return pixels_NCHW + F.pixel_shuffle(self.linear(features_NdHW), self.cell)
 
 

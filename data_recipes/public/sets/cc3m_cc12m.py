@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from data_recipes.public.base import DataSet, Picture, Row
+from data_recipes.public.base import ClosedPicture, DataSet, SourceRow
 from data_recipes.public.sources import (
     archive_samples,
     folder,
@@ -37,14 +37,13 @@ CARD = DataSet(
     commercial="unclear",
     commercial_reason="Google frees the captions; every picture keeps its owner's rights",
     size="2.9M pairs (CC3M) and 11M (CC12M) that could still be downloaded",
-    used_by="SimpleAR pre-training at 512 px",
     stage="3",
     files="*.tar (WebDataset: jpg, txt)",
 )
 LOOSE = re.compile(r"\s+('(?:s|re|ve|ll|d|m|t)\b|n't\b|[,.;:!?])")
 
 
-def read(source: str) -> Iterator[Row]:
+def read(source: str) -> Iterator[SourceRow]:
     """Rows of the archives, from disk or streamed from the hub."""
     if is_hub_id(source):
         for row in table(source):
@@ -57,9 +56,9 @@ def read(source: str) -> Iterator[Row]:
             yield to_row(key, picture, text_member(members))
 
 
-def to_row(key: str, picture: Picture, caption: str) -> Row:
+def to_row(key: str, picture: ClosedPicture, caption: str) -> SourceRow:
     caption = tidy(caption)
-    return Row(id=key, pictures=(picture,), captions=(caption,) if caption else ())
+    return SourceRow(id=key, pictures=(picture,), captions=(caption,) if caption else ())
 
 
 def tidy(caption: str) -> str:

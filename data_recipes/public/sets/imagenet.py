@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_recipes.public.base import DataSet, Row
+from data_recipes.public.base import DataSet, SourceRow
 from data_recipes.public.sources import first_file, folder, is_hub_id, picture_at, picture_of, table
 
 CARD = DataSet(
@@ -30,13 +30,12 @@ CARD = DataSet(
     commercial="no",
     commercial_reason="the terms allow non-commercial research and education only",
     size="1.28M pictures, 150 GB",
-    used_by="VAR, LlamaGen and MAR by class; VARGPT-v1 for drawing",
     stage="tokenizer, class-conditional",
     files="train/nXXXXXXXX/*.JPEG and LOC_synset_mapping.txt, or *.parquet",
 )
 
 
-def read(source: str) -> Iterator[Row]:
+def read(source: str) -> Iterator[SourceRow]:
     """One row per picture, class by class.
 
     Raises:
@@ -47,7 +46,7 @@ def read(source: str) -> Iterator[Row]:
         for number, row in enumerate(table(source)):
             cell = row["image"]
             name = cell.get("path") or f"{number}.jpg"
-            yield Row(
+            yield SourceRow(
                 id=f"{number}-{name}", pictures=(picture_of(cell, name),), captions=(photo_of(str(row["label"])),)
             )
         return
@@ -58,7 +57,7 @@ def read(source: str) -> Iterator[Row]:
             raise ValueError(f"{synset} is no class that LOC_synset_mapping.txt names")
         for path in sorted(synset.iterdir()):
             name = path.relative_to(root).as_posix()
-            yield Row(id=path.stem, pictures=(picture_at(root, name),), captions=(photo_of(names[synset.name]),))
+            yield SourceRow(id=path.stem, pictures=(picture_at(root, name),), captions=(photo_of(names[synset.name]),))
 
 
 def read_names(path: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data_recipes.public.base import DataSet, Row
+from data_recipes.public.base import DataSet, SourceRow
 from data_recipes.public.sets.midjourney_prompts import clean_prompt
 from data_recipes.public.sources import first_file, folder, json_lines, picture_at
 
@@ -30,13 +30,12 @@ CARD = DataSet(
     commercial="no",
     commercial_reason="the terms allow non-commercial research only, and no research that competes with Midjourney",
     size="4.4M pictures, about 1 TB",
-    used_by="VARGPT-v1.1 stage 3 (drawing), SimpleAR fine-tuning at 1024 px",
     stage="3",
     files="train_anno_realease_repath.jsonl beside imgs/",
 )
 
 
-def read(source: str) -> Iterator[Row]:
+def read(source: str) -> Iterator[SourceRow]:
     """Rows of the annotations; pictures below `imgs/` beside them.
 
     Raises:
@@ -47,4 +46,4 @@ def read(source: str) -> Iterator[Row]:
         name = row["img_path"].removeprefix("./")
         caption = (row.get("Task2") or {}).get("Caption") or ""
         captions = tuple(text for text in (clean_prompt(row.get("prompt") or ""), caption.strip()) if text)
-        yield Row(id=name, pictures=(picture_at(path.parent / "imgs", name),), captions=captions)
+        yield SourceRow(id=name, pictures=(picture_at(path.parent / "imgs", name),), captions=captions)

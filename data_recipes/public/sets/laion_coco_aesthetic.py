@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_recipes.public.base import DataSet, Row
+from data_recipes.public.base import DataSet, SourceRow
 from data_recipes.public.sources import (
     archive_samples,
     folder,
@@ -43,7 +43,6 @@ CARD = DataSet(
     commercial="unclear",
     commercial_reason="the licence covers the table; every linked picture keeps its owner's rights",
     size="8.56M pairs, a 4 GB table of links; many links are dead by now",
-    used_by="VARGPT-v1.1 stage 3 (drawing), LlamaGen text stage (LAION-COCO)",
     stage="3",
     files="*.tar of img2dataset, or *.parquet of links",
 )
@@ -53,20 +52,20 @@ SCORES = {  # our name: the names of the column, the table's own first
 }
 
 
-def read(source: str) -> Iterator[Row]:
+def read(source: str) -> Iterator[SourceRow]:
     """Rows of the archives if there are any, else of the table of links."""
     if not is_hub_id(source) and any(folder(source, CARD.files).rglob("*.tar")):
         for key, members in archive_samples(Path(source)):
             picture, columns = picture_member(members), json_member(members)
             if picture is not None:  # img2dataset leaves samples without a picture behind for links that failed
                 caption = text_member(members) or columns.get("caption") or ""
-                yield Row(
+                yield SourceRow(
                     id=key, pictures=(picture,), captions=(caption,) if caption else (), scores=scores_of(columns)
                 )
         return
     for number, row in enumerate(table(source)):
         caption = row.get("caption") or ""
-        yield Row(
+        yield SourceRow(
             id=str(row.get("key") or number),
             pictures=(picture_behind(row["url"]),),
             captions=(caption,) if caption else (),

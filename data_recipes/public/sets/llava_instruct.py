@@ -17,9 +17,13 @@ their own site names them; those not found are counted as broken, by name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
-from data_recipes.public.base import INPUT, DataSet, Row, Turn
+from data_recipes.public.base import INPUT, DataSet, PublishedTurn, SourceRow
 from data_recipes.public.sources import first_file, folder, json_array, picture_at
+
+if TYPE_CHECKING:
+    from vargpt.types import Role
 
 CARD = DataSet(
     name="llava_instruct",
@@ -32,14 +36,13 @@ CARD = DataSet(
     commercial_reason="much of the text was written by GPT-4, and the card asks to follow OpenAI's terms; "
     "the pictures keep the terms of their five sources",
     size="665k conversations, 1 GB of text; about 350k pictures",
-    used_by="VARGPT-v1.1 stage 2 (understanding)",
     stage="2",
     files="llava_v1_5_mix665k.json beside coco/, gqa/, ocr_vqa/, textvqa/ and vg/",
 )
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 
 
-def read(source: str) -> Iterator[Row]:
+def read(source: str) -> Iterator[SourceRow]:
     """Rows of the JSON file; pictures below the same folder.
 
     Raises:
@@ -51,19 +54,19 @@ def read(source: str) -> Iterator[Row]:
         name = row.get("image")
         turns = llava_turns(row["conversations"], num_pictures=1 if name else 0)
         pictures = (picture_at(path.parent, name),) if name else ()
-        yield Row(id=f"{number}-{row.get('id', '')}", pictures=pictures, turns=turns)
+        yield SourceRow(id=f"{number}-{row.get('id', '')}", pictures=pictures, turns=turns)
 
 
-def llava_turns(conversation: Sequence[Mapping[str, str]], num_pictures: int) -> tuple[Turn, ...]:
+def llava_turns(conversation: Sequence[Mapping[str, str]], num_pictures: int) -> tuple[PublishedTurn, ...]:
     """LLaVA's from/value turns as ours, with a single picture at the very beginning.
 
     That is where LLaVA itself moves it in training, wherever the row has its placeholder; rows of a picture that never
     name it get one. What a role is called that we do not know is left as it is, and dropped when the set is built.
     """
-    turns = [Turn(ROLES.get(turn["from"], turn["from"]), turn["value"]) for turn in conversation]
+    turns = [PublishedTurn(cast("Role", ROLES.get(turn["from"], turn["from"])), turn["value"]) for turn in conversation]
     first = next((index for index, turn in enumerate(turns) if turn.role == "user"), None)
     if num_pictures != 1 or first is None or sum(turn.content.count(INPUT) for turn in turns) > 1:
         return tuple(turns)
-    turns = [Turn(turn.role, turn.content.replace(INPUT, "").strip()) for turn in turns]
-    turns[first] = Turn("user", INPUT + turns[first].content)
+    turns = [PublishedTurn(turn.role, turn.content.replace(INPUT, "").strip()) for turn in turns]
+    turns[first] = PublishedTurn("user", INPUT + turns[first].content)
     return tuple(turns)

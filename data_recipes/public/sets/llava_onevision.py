@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from data_recipes.public.base import DataSet, Row
+from data_recipes.public.base import DataSet, SourceRow
 from data_recipes.public.sets.llava_instruct import llava_turns
 from data_recipes.public.sources import hub_configs, is_hub_id, picture_of, table
 
@@ -31,13 +31,12 @@ CARD = DataSet(
     commercial_reason="a collection of some ninety sets whose licences differ, several for research only; "
     "part of the text was written by GPT-4",
     size="about 3.2M conversations; VARGPT-v1.1 used 508k",
-    used_by="VARGPT-v1.1 stage 2 (understanding)",
     stage="2",
     files="SUBSET/train-*.parquet",
 )
 
 
-def read(source: str) -> Iterator[Row]:
+def read(source: str) -> Iterator[SourceRow]:
     """Rows of all subsets, one after the other."""
     if is_hub_id(source) and ":" not in source:
         for config in sorted(hub_configs(source)):
@@ -46,14 +45,14 @@ def read(source: str) -> Iterator[Row]:
         yield from rows(source)
 
 
-def rows(source: str) -> Iterator[Row]:
+def rows(source: str) -> Iterator[SourceRow]:
     for number, row in enumerate(table(source)):
         yield to_row(row, number)
 
 
-def to_row(row: dict[str, Any], number: int) -> Row:
-    """The number makes ids unique: several questions about one picture share the set's own id."""
+def to_row(row: dict[str, Any], number: int) -> SourceRow:
+    """One row, with an id made unique by `number`: questions about one picture share the set's own id."""
     row_id = f"{row.get('data_source') or 'onevision'}/{row['id']}-{number}"
     cell = row.get("image")
     pictures = (picture_of(cell, cell.get("path") or row_id),) if cell else ()
-    return Row(id=row_id, pictures=pictures, turns=llava_turns(row["conversations"], len(pictures)))
+    return SourceRow(id=row_id, pictures=pictures, turns=llava_turns(row["conversations"], len(pictures)))

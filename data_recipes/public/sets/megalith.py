@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data_recipes.public.base import DataSet, Row
+from data_recipes.public.base import DataSet, SourceRow
 from data_recipes.public.sources import (
     archive_samples,
     folder,
@@ -36,20 +36,19 @@ CARD = DataSet(
     commercial="yes",
     commercial_reason="meant to be free for anything; Flickr's marks are sometimes wrong, the author advises to check",
     size="9.6M links",
-    used_by="SimpleAR pre-training at 512 px (re-captioned)",
     stage="3",
     files="*.tar of img2dataset (jpg, txt if captioned), or *.parquet of links",
 )
 
 
-def read(source: str) -> Iterator[Row]:
+def read(source: str) -> Iterator[SourceRow]:
     """Rows of the archives if there are any, else of the table of links."""
     if not is_hub_id(source) and any(folder(source, CARD.files).rglob("*.tar")):
         for key, members in archive_samples(folder(source, CARD.files)):
             picture, caption = picture_member(members), text_member(members)
             if picture is not None:
-                yield Row(id=key, pictures=(picture,), captions=(caption,) if caption else ())
+                yield SourceRow(id=key, pictures=(picture,), captions=(caption,) if caption else ())
         return
     for row in table(source, split="megalith"):  # what the hub's one split is called
         url = row.get("url_highres") or row.get("url") or row.get("url_source") or ""
-        yield Row(id=row.get("url_source") or url, pictures=(picture_behind(url),))
+        yield SourceRow(id=row.get("url_source") or url, pictures=(picture_behind(url),))

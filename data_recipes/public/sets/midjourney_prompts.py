@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from data_recipes.public.base import DataSet, Row
+from data_recipes.public.base import DataSet, SourceRow
 from data_recipes.public.sources import table
 
 CARD = DataSet(
@@ -27,7 +27,6 @@ CARD = DataSet(
     commercial="unclear",
     commercial_reason="collected from users of Midjourney, whom nobody asked",
     size="1.27M prompts by the card's count, without pictures",
-    used_by="VARGPT-v1.1 DPO (100k prompts)",
     stage="dpo",
     files="*.parquet with a column `prompt`",
 )
@@ -41,8 +40,8 @@ def clean_prompt(prompt: str) -> str:
     return " ".join(words.split()).strip(" ,")
 
 
-def read(source: str) -> Iterator[Row]:
+def read(source: str) -> Iterator[SourceRow]:
     """One row per prompt; what is empty after cleaning has no caption, and is dropped when the set is built."""
     for number, row in enumerate(table(source)):
         prompt = clean_prompt(row.get("prompt") or row.get("text") or "")
-        yield Row(id=str(number), captions=(prompt,) if prompt else ())
+        yield SourceRow(id=str(number), captions=(prompt,) if prompt else ())

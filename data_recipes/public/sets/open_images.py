@@ -19,7 +19,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_recipes.public.base import DataSet, Row
+from data_recipes.public.base import DataSet, SourceRow
 from data_recipes.public.sources import csv_rows, first_file, folder, json_lines, picture_at
 
 CARD = DataSet(
@@ -32,14 +32,13 @@ CARD = DataSet(
     commercial="yes",
     commercial_reason="both licences allow it with attribution; Google does not warrant those of the pictures",
     size="9M pictures, 18 TB in full size; 1.9M of them with dense annotations (561 GB)",
-    used_by="SimpleAR pre-training at 512 px (re-captioned)",
     stage="3",
     files="train/*.jpg, *annotations-human-imagelabels.csv, *class-descriptions*.csv, *captions*.jsonl (optional)",
 )
 MOST_LABELS = 4  # in one caption; people confirm up to dozens, from "Tree" to "Plant"
 
 
-def read(source: str) -> Iterator[Row]:
+def read(source: str) -> Iterator[SourceRow]:
     """One row per picture that has a confirmed label.
 
     Raises:
@@ -56,7 +55,7 @@ def read(source: str) -> Iterator[Row]:
         short, long = photo_of([label for label in labels if label]), narratives.get(image_id, "")
         if short or long:
             captions = tuple(caption for caption in (short, long) if caption)
-            yield Row(id=image_id, pictures=(picture_at(where, f"{image_id}.jpg"),), captions=captions)
+            yield SourceRow(id=image_id, pictures=(picture_at(where, f"{image_id}.jpg"),), captions=captions)
 
 
 def read_narratives(root: Path) -> dict[str, str]:

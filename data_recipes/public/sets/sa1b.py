@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data_recipes.public.base import DataSet, Row
+from data_recipes.public.base import DataSet, SourceRow
 from data_recipes.public.sources import PICTURE_SUFFIXES, archive_samples, folder, picture_at, picture_member
 
 CARD = DataSet(
@@ -27,13 +27,12 @@ CARD = DataSet(
     commercial="no",
     commercial_reason="the licence is for research, on a non-commercial basis",
     size="11M pictures, about 10 TB in 1,000 archives",
-    used_by="SimpleAR pre-training at 512 px (re-captioned)",
     stage="3",
     files="sa_*.tar, or their pictures unpacked",
 )
 
 
-def read(source: str) -> Iterator[Row]:
+def read(source: str) -> Iterator[SourceRow]:
     """One row per picture, without captions.
 
     Raises:
@@ -44,10 +43,10 @@ def read(source: str) -> Iterator[Row]:
         for key, members in archive_samples(root):
             picture = picture_member(members)
             if picture is not None:
-                yield Row(id=key.rpartition("/")[2], pictures=(picture,))
+                yield SourceRow(id=key.rpartition("/")[2], pictures=(picture,))
         return
     names = sorted(path.relative_to(root).as_posix() for path in root.rglob("sa_*") if path.suffix in PICTURE_SUFFIXES)
     if not names:
         raise FileNotFoundError(f"neither sa_*.tar nor sa_*.jpg below {root}")
     for name in names:
-        yield Row(id=name.rpartition("/")[2].partition(".")[0], pictures=(picture_at(root, name),))
+        yield SourceRow(id=name.rpartition("/")[2].partition(".")[0], pictures=(picture_at(root, name),))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from data_recipes.public.base import DRAWN, INPUT, DataSet, Row, Turn
+from data_recipes.public.base import DRAWN, INPUT, DataSet, PublishedTurn, SourceRow
 from data_recipes.public.sources import csv_rows, first_file, folder, picture_at
 
 CARD = DataSet(
@@ -27,7 +27,6 @@ CARD = DataSet(
     commercial="yes",
     commercial_reason="Apache-2.0 allows it; the pictures were made with diffusion models, whose own terms may apply",
     size="11,325 pairs, 3.3 GB",
-    used_by="VARGPT-v1.1 editing stage",
     stage="edit",
     files="train.csv beside the pictures that it names",
 )
@@ -40,7 +39,7 @@ INSTRUCTIONS = (
 )
 
 
-def read(source: str) -> Iterator[Row]:
+def read(source: str) -> Iterator[SourceRow]:
     """One edit per row: the source is seen, the instruction is text, the target is drawn.
 
     Raises:
@@ -55,10 +54,12 @@ def read(source: str) -> Iterator[Row]:
         names = (row["Source:FILE"].strip(), row["Target:FILE"].strip())
         row_id = f"{number}-{row.get('ShortStyleName', '').strip()}"
         turns = edit_turns(row["EnStyle"].strip(), row_id)
-        yield Row(id=row_id, pictures=tuple(picture_at(path.parent, name) for name in names), turns=turns)
+        yield SourceRow(id=row_id, pictures=tuple(picture_at(path.parent, name) for name in names), turns=turns)
 
 
-def edit_turns(style: str, row_id: str) -> tuple[Turn, Turn]:
+def edit_turns(style: str, row_id: str) -> tuple[PublishedTurn, PublishedTurn]:
     """Request and reply; the wording is drawn by the id of the row."""
     instruction = random.Random(f"stylebooth-{row_id}").choice(INSTRUCTIONS).format(style=style)
-    return Turn("user", INPUT + instruction), Turn("assistant", f"The same picture in the style of {style}.{DRAWN}")
+    return PublishedTurn("user", INPUT + instruction), PublishedTurn(
+        "assistant", f"The same picture in the style of {style}.{DRAWN}"
+    )

@@ -32,11 +32,11 @@ def draw_glyph(font: ImageFont.FreeTypeFont, glyph: str) -> Image.Image:
         raise ValueError(f"the font has no drawing of {glyph!r}; a newer font or another glyph is needed")
     drawing = canvas.crop(box)
     scale = CELL / max(drawing.size)
-    size = tuple(max(1, round(length * scale)) for length in drawing.size)
+    width, height = (max(1, round(length * scale)) for length in drawing.size)
     # Premultiplied, else the transparent surroundings darken the edge.
-    fitted = drawing.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
+    fitted = drawing.convert("RGBa").resize((width, height), Image.Resampling.LANCZOS).convert("RGBA")
     cell = Image.new("RGBA", (CELL, CELL))
-    cell.paste(fitted, ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
+    cell.paste(fitted, ((CELL - width) // 2, (CELL - height) // 2))
     return cell
 
 

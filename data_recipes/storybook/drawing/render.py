@@ -8,7 +8,7 @@ from PIL import Image
 from data_recipes.storybook.drawing.backgrounds import background
 from data_recipes.storybook.drawing.sprites import sprite
 from data_recipes.storybook.drawing.styles import apply_style
-from data_recipes.storybook.world.layout import PAGE, SIDE, check, shown_colour, slots
+from data_recipes.storybook.world.layout import PICTURE_SIDE, SIDE, check, shown_colour, slots
 from data_recipes.storybook.world.scene import Group, Scene
 
 __all__ = ["Box", "boxes", "check", "paint", "render", "sprite_of"]
@@ -37,24 +37,24 @@ def boxes(scene: Scene, resolution: int = 64) -> list[list[Box]]:
 
 
 def paint(scene: Scene, resolution: int = 64) -> np.ndarray:
-    """The page before its style, uint8 "resolution resolution 3"; the scene is taken as possible.
+    """The picture before its style, uint8 "resolution resolution 3"; the scene is taken as possible.
 
     Raises:
         ValueError: the resolution is not a positive multiple of 32.
     """
-    page = background(scene.background, _checked(resolution)).copy()
+    canvas = background(scene.background, _checked(resolution)).copy()
     for group, things in zip(scene.groups, _boxes(scene, resolution), strict=True):
         painted = sprite_of(group, resolution)
         for x0, y0, x1, y1 in things:
-            window = page[y0:y1, x0:x1]
+            window = canvas[y0:y1, x0:x1]
             window *= 1.0 - painted[..., 3:]
             window += painted[..., :3]
-    return (page + 0.5).clip(0, 255).astype(np.uint8)
+    return (canvas + 0.5).clip(0, 255).astype(np.uint8)
 
 
 def sprite_of(group: Group, resolution: int = 64) -> np.ndarray:
     """One thing of the group as it is painted (see `sprites.sprite`)."""
-    scale = resolution / PAGE
+    scale = resolution / PICTURE_SIDE
     return sprite(
         group.kind, shown_colour(group.kind, group.colour), round(SIDE[group.size] * scale), max(1, round(scale))
     )
@@ -64,7 +64,7 @@ def _boxes(scene: Scene, resolution: int) -> list[list[Box]]:
     result = []
     for group, group_slots in zip(scene.groups, slots(scene), strict=True):
         height, width = sprite_of(group, resolution).shape[:2]
-        result.append([_fitted(slot, height, width, resolution / PAGE) for slot in group_slots])
+        result.append([_fitted(slot, height, width, resolution / PICTURE_SIDE) for slot in group_slots])
     return result
 
 

@@ -27,9 +27,9 @@ def sprite(kind: str, colour: str | None, side: int, rim: int = 1) -> np.ndarray
     """A thing whose larger dimension, with the rim, is `side` px; `colour` None = as in the atlas."""
     picture = _source(kind, colour)
     scale = max(side - 2 * rim, 1) / max(picture.size)
-    size = tuple(max(1, round(length * scale)) for length in picture.size)
-    fitted = picture.convert("RGBa").resize(size, Image.Resampling.LANCZOS, reducing_gap=None)
-    padded = Image.new("RGBa", (size[0] + 2 * rim, size[1] + 2 * rim))
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    fitted = picture.convert("RGBa").resize((width, height), Image.Resampling.LANCZOS, reducing_gap=None)
+    padded = Image.new("RGBa", (width + 2 * rim, height + 2 * rim))
     padded.paste(fitted, (rim, rim))
     painted = np.asarray(padded, dtype=np.float32)
     painted = np.concatenate([painted[..., :3], painted[..., 3:] / 255.0], axis=-1)

@@ -1,4 +1,4 @@
-"""The six styles, each a function of the finished page: uint8 "h w 3" in, uint8 "h w 3" out."""
+"""The six styles, each a function of the finished picture: uint8 "h w 3" in, uint8 "h w 3" out."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from PIL import Image, ImageFilter
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
-def apply_style(style: str, page: np.ndarray) -> np.ndarray:
-    """The page in a style of world.STYLES; "storybook" leaves it as it is."""
-    return _STYLES[style](page)
+def apply_style(style: str, picture: np.ndarray) -> np.ndarray:
+    """The picture in a style of world.STYLES; "storybook" leaves it as it is."""
+    return _STYLES[style](picture)
 
 
-def _storybook(page: np.ndarray) -> np.ndarray:
-    return page
+def _storybook(picture: np.ndarray) -> np.ndarray:
+    return picture
 
 
-def _pixel_art(page: np.ndarray) -> np.ndarray:
+def _pixel_art(picture: np.ndarray) -> np.ndarray:
     """Blocks of 2 x 2 px (at 64) in few, strong tones."""
-    block = max(2, page.shape[0] // 32)
-    rows, columns = page.shape[0] // block, page.shape[1] // block
-    small = page.reshape(rows, block, columns, block, 3).mean(axis=(1, 3), dtype=np.float32)
+    block = max(2, picture.shape[0] // 32)
+    rows, columns = picture.shape[0] // block, picture.shape[1] // block
+    small = picture.reshape(rows, block, columns, block, 3).mean(axis=(1, 3), dtype=np.float32)
     strong = (small - 128.0) * 1.2 + 128.0
     few = np.clip(np.round(strong / 42.5) * 42.5, 0, 255).astype(np.uint8)
     return few.repeat(block, axis=0).repeat(block, axis=1)
 
 
-def _sepia(page: np.ndarray) -> np.ndarray:
-    luma = (page.astype(np.float32) @ _LUMA)[..., None] / 255.0
+def _sepia(picture: np.ndarray) -> np.ndarray:
+    luma = (picture.astype(np.float32) @ _LUMA)[..., None] / 255.0
     dark, light = np.array([52, 32, 14], dtype=np.float32), np.array([250, 226, 178], dtype=np.float32)
     return (dark + (light - dark) * luma).astype(np.uint8)
 
 
-def _black_and_white(page: np.ndarray) -> np.ndarray:
-    luma = np.clip((page.astype(np.float32) @ _LUMA - 128.0) * 1.1 + 128.0, 0, 255)
+def _black_and_white(picture: np.ndarray) -> np.ndarray:
+    luma = np.clip((picture.astype(np.float32) @ _LUMA - 128.0) * 1.1 + 128.0, 0, 255)
     return luma.astype(np.uint8)[..., None].repeat(3, axis=-1)
 
 
-def _watercolour(page: np.ndarray) -> np.ndarray:
+def _watercolour(picture: np.ndarray) -> np.ndarray:
     """Soft, washed-out colours that run into the white of a grainy paper."""
-    wet = Image.fromarray(page).filter(ImageFilter.GaussianBlur(page.shape[0] / 80))
-    pale, paper = np.asarray(wet, dtype=np.float32), _paper(page.shape[0])
+    wet = Image.fromarray(picture).filter(ImageFilter.GaussianBlur(picture.shape[0] / 80))
+    pale, paper = np.asarray(wet, dtype=np.float32), _paper(picture.shape[0])
     return np.clip((255.0 - (255.0 - pale) * 0.8 * paper[..., None]), 0, 255).astype(np.uint8)
 
 
@@ -61,9 +61,9 @@ def _paper(side: int) -> np.ndarray:
     return ((1.0 + grain) * np.clip(edge / 3.0, 0.0, 1.0)).astype(np.float32)
 
 
-def _pencil_sketch(page: np.ndarray) -> np.ndarray:
+def _pencil_sketch(picture: np.ndarray) -> np.ndarray:
     """Dark strokes along the edges and a light crayon tint, on white paper."""
-    colour = page.astype(np.float32)
+    colour = picture.astype(np.float32)
     luma = colour @ _LUMA
     padded = np.pad(luma, 1, mode="edge")
     across = padded[1:-1, 2:] - padded[1:-1, :-2]

@@ -10,20 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from data_recipes.storybook.language.drawing_requests import phrase
-from data_recipes.storybook.language.edits import WEIGHTS, Edit, sample_edit
-from data_recipes.storybook.language.questions import MAKERS, Question, ask
-from data_recipes.storybook.language.wishes import (
+from data_recipes.storybook.language.drawing_prompts import (
     ARTISTIC,
     COLOUR_NAMES,
     KINDS,
     RELATION_PLACES,
     SCENIC,
-    Want,
-    Wish,
+    DrawingPrompt,
+    GroupSpec,
     complete,
-    sample_page,
+    sample_upload,
 )
+from data_recipes.storybook.language.drawing_requests import phrase
+from data_recipes.storybook.language.edits import WEIGHTS, Edit, sample_edit
+from data_recipes.storybook.language.questions import MAKERS, Question, ask
 from data_recipes.storybook.splits import held_out_parts
 from data_recipes.storybook.world.scene import PLACES, Scene
 from data_recipes.storybook.world.vocabulary import OBJECTS
@@ -36,17 +36,17 @@ RECOLOURABLE = tuple(kind for kind in KINDS if OBJECTS[kind].recolourable)
 
 @dataclass(frozen=True)
 class DrawCase:
-    """A request; the drawn page must meet `wish` (`wish.is_met_in_any_order(scene)`). `scene` is one page that does."""
+    """A request, the prompt that the drawn picture must meet, and one scene that meets it."""
 
     category: str
     request: str
-    wish: Wish
+    prompt: DrawingPrompt
     scene: Scene
 
 
 @dataclass(frozen=True)
 class AskCase:
-    """A question on an uploaded picture of `scene`, to be judged by `answers.answer_is_right(case.question, text)`."""
+    """A question on an uploaded picture of `scene`; `answer_check.answer_is_right` judges the answer."""
 
     scene: Scene
     question: Question
@@ -62,8 +62,8 @@ def draw_cases(category: DrawCategory, n: int, seed: int = 0) -> list[DrawCase]:
     Raises:
         ValueError: the category is unknown.
     """
-    if category not in DRAW_WISHES:
-        raise ValueError(f"unknown category {category!r}; known are {', '.join(DRAW_WISHES)}")
+    if category not in DRAW_PROMPTS:
+        raise ValueError(f"unknown category {category!r}; known are {', '.join(DRAW_PROMPTS)}")
     return [_draw_case(category, _rng(category, seed, index)) for index in range(n)]
 
 
@@ -72,67 +72,67 @@ def practice_cases(n: int, seed: int = 0) -> list[DrawCase]:
 
     Case `i` is the same for every `n`.
     """
-    names = tuple(DRAW_WISHES)
+    names = tuple(DRAW_PROMPTS)
     return [_practice_case(names[index % len(names)], _rng("practice", seed, index)) for index in range(n)]
 
 
 def _practice_case(category: str, rng: random.Random) -> DrawCase:
     while True:
-        wish = DRAW_WISHES[category][0](rng)
-        scene = complete(rng, wish, "train", surprise=False)
+        prompt = DRAW_PROMPTS[category][0](rng)
+        scene = complete(rng, prompt, "train", surprise=False)
         if scene is not None:
-            return DrawCase(category, phrase(rng, wish, "train"), wish, scene)
+            return DrawCase(category, phrase(rng, prompt, "train"), prompt, scene)
 
 
 def _draw_case(category: str, rng: random.Random) -> DrawCase:
-    make, part = DRAW_WISHES[category]
+    make, part = DRAW_PROMPTS[category]
     while True:
-        wish = make(rng)
-        scene = complete(rng, wish, "heldout", surprise=False)
+        prompt = make(rng)
+        scene = complete(rng, prompt, "heldout", surprise=False)
         if scene is not None and (part is None or part in held_out_parts(scene)):
-            return DrawCase(category, phrase(rng, wish, "heldout"), wish, scene)
+            return DrawCase(category, phrase(rng, prompt, "heldout"), prompt, scene)
 
 
-def _single(rng: random.Random) -> Wish:
-    return Wish((Want(rng.choice(KINDS)),))
+def _single(rng: random.Random) -> DrawingPrompt:
+    return DrawingPrompt((GroupSpec(rng.choice(KINDS)),))
 
 
-def _two(rng: random.Random) -> Wish:
+def _two(rng: random.Random) -> DrawingPrompt:
     first, second = rng.sample(KINDS, 2)
-    return Wish((Want(first), Want(second)))
+    return DrawingPrompt((GroupSpec(first), GroupSpec(second)))
 
 
-def _counting(rng: random.Random) -> Wish:
-    return Wish((Want(rng.choice(KINDS), rng.choice((2, 3, 4, 5))),))
+def _counting(rng: random.Random) -> DrawingPrompt:
+    return DrawingPrompt((GroupSpec(rng.choice(KINDS), rng.choice((2, 3, 4, 5))),))
 
 
-def _colours(rng: random.Random) -> Wish:
-    return Wish((Want(rng.choice(RECOLOURABLE), colour=rng.choice(COLOUR_NAMES)),))
+def _colours(rng: random.Random) -> DrawingPrompt:
+    return DrawingPrompt((GroupSpec(rng.choice(RECOLOURABLE), colour=rng.choice(COLOUR_NAMES)),))
 
 
-def _position(rng: random.Random) -> Wish:
+def _position(rng: random.Random) -> DrawingPrompt:
     first, second = rng.sample(KINDS, 2)
     if rng.random() < 0.5:
         relation = rng.choice([relation for relation in RELATION_PLACES if relation != "next to"])
-        return Wish((Want(first), Want(second)), relation=relation)
+        return DrawingPrompt((GroupSpec(first), GroupSpec(second)), relation=relation)
     here, there = rng.sample(PLACES, 2)
-    return Wish((Want(first, place=here), Want(second, place=there)))
+    return DrawingPrompt((GroupSpec(first, place=here), GroupSpec(second, place=there)))
 
 
-def _colour_attribution(rng: random.Random) -> Wish:
+def _colour_attribution(rng: random.Random) -> DrawingPrompt:
     (first, second), (colour, other) = rng.sample(RECOLOURABLE, 2), rng.sample(COLOUR_NAMES, 2)
-    return Wish((Want(first, colour=colour), Want(second, colour=other)))
+    return DrawingPrompt((GroupSpec(first, colour=colour), GroupSpec(second, colour=other)))
 
 
-def _background(rng: random.Random) -> Wish:
-    return Wish((Want(rng.choice(KINDS)),), background=rng.choice(SCENIC))
+def _background(rng: random.Random) -> DrawingPrompt:
+    return DrawingPrompt((GroupSpec(rng.choice(KINDS)),), background=rng.choice(SCENIC))
 
 
-def _style(rng: random.Random) -> Wish:
-    return Wish((Want(rng.choice(KINDS)),), style=rng.choice(ARTISTIC))
+def _style(rng: random.Random) -> DrawingPrompt:
+    return DrawingPrompt((GroupSpec(rng.choice(KINDS)),), style=rng.choice(ARTISTIC))
 
 
-DRAW_WISHES: dict[str, tuple[Callable[[random.Random], Wish], str | None]] = {
+DRAW_PROMPTS: dict[str, tuple[Callable[[random.Random], DrawingPrompt], str | None]] = {
     "single_object": (_single, None),
     "two_objects": (_two, "pair"),
     "counting": (_counting, None),
@@ -144,16 +144,16 @@ DRAW_WISHES: dict[str, tuple[Callable[[random.Random], Wish], str | None]] = {
 }
 
 
-def held_out_page(rng: random.Random, num_groups: int | None = None) -> Scene:
-    """An uploaded page with something that training never shows."""
+def held_out_scene(rng: random.Random, num_groups: int | None = None) -> Scene:
+    """An uploaded picture with something that training never shows."""
     while True:
-        scene = sample_page(rng, "heldout", num_groups)
+        scene = sample_upload(rng, "heldout", num_groups)
         if held_out_parts(scene):
             return scene
 
 
 def ask_cases(n: int, seed: int = 0) -> list[AskCase]:
-    """`n` questions on held-out pages, the kinds of questions in turn."""
+    """`n` questions on held-out pictures, the kinds of questions in turn."""
     kinds = tuple(MAKERS)
     cases: list[AskCase] = []
     while len(cases) < n:
@@ -161,27 +161,27 @@ def ask_cases(n: int, seed: int = 0) -> list[AskCase]:
         rng = _rng("ask", seed, index)
         question = None
         while question is None or question.kind not in (wanted, "more" if wanted == "comparison" else wanted):
-            scene = held_out_page(rng, 2 if wanted in ("comparison", "bigger", "neighbour") else None)
+            scene = held_out_scene(rng, 2 if wanted in ("comparison", "bigger", "neighbour") else None)
             question = ask(rng, scene, "heldout", wanted)
         cases.append(AskCase(scene, question))
     return cases
 
 
 def edit_cases(n: int, seed: int = 0) -> list[Edit]:
-    """`n` changes of held-out pages, the kinds of changes in turn."""
+    """`n` changes of held-out pictures, the kinds of changes in turn."""
     kinds = tuple(WEIGHTS)
     cases: list[Edit] = []
     for index in range(n):
         rng, edit = _rng("edit", seed, index), None
         while edit is None:
-            edit = sample_edit(rng, held_out_page(rng), "heldout", kinds[index % len(kinds)])
+            edit = sample_edit(rng, held_out_scene(rng), "heldout", kinds[index % len(kinds)])
         cases.append(edit)
     return cases
 
 
-def without_surprise(rng: random.Random, num_wants: int) -> tuple[Wish, Scene]:
-    """A simple wish, held out where there are two things, and its default page."""
-    category = "two_objects" if num_wants == 2 else rng.choice(("single_object", "counting", "colours", "background"))
+def without_surprise(rng: random.Random, num_groups: int) -> tuple[DrawingPrompt, Scene]:
+    """A simple prompt, held out where there are two things, and its default picture."""
+    category = "two_objects" if num_groups == 2 else rng.choice(("single_object", "counting", "colours", "background"))
     case = _draw_case(category, rng)
-    wish = replace(case.wish, style=rng.choice(ARTISTIC)) if rng.random() < 0.15 else case.wish
-    return wish, replace(case.scene, style=wish.style or "storybook")
+    prompt = replace(case.prompt, style=rng.choice(ARTISTIC)) if rng.random() < 0.15 else case.prompt
+    return prompt, replace(case.scene, style=prompt.style or "storybook")

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from data_recipes.storybook.drawing.render import render
-from data_recipes.storybook.judging.cases import held_out_page, without_surprise
+from data_recipes.storybook.judging.cases import held_out_scene, without_surprise
 from data_recipes.storybook.language.dialogues import RECALLS
+from data_recipes.storybook.language.drawing_prompts import DrawingPrompt, GroupSpec
 from data_recipes.storybook.language.drawing_requests import phrase
 from data_recipes.storybook.language.edits import Edit, sample_edit
 from data_recipes.storybook.language.questions import MAKERS, Question, ask
-from data_recipes.storybook.language.talk import Turn, information, refusal, small_talk, task
-from data_recipes.storybook.language.wishes import Want, Wish
+from data_recipes.storybook.language.talk import ScriptedTurn, information, refusal, small_talk, task
 from data_recipes.storybook.language.wording import rough
-from data_recipes.storybook.samples import drawing
+from data_recipes.storybook.script_messages import drawing
 from data_recipes.storybook.world.scene import Group, Scene
 from data_recipes.storybook.world.vocabulary import OBJECTS
 from vargpt.types import Message
@@ -34,15 +34,15 @@ class RouteCase:
 
 @dataclass(frozen=True)
 class DialogueTurn:
-    """One user turn and what must then be true: of the drawn page (`wish`) or of the answer (`question`).
+    """One user turn and what must then be true: of the drawn picture (`prompt`) or of the answer (`question`).
 
-    `wish` holds only what was said or must have stayed (`wish.is_met_in_any_order(scene)`); None = any picture or text.
+    `prompt` holds only what was said or must have stayed; None = any picture or text.
     """
 
     text: str
     route: Route
     uploaded: Scene | None = None
-    wish: Wish | None = None
+    prompt: DrawingPrompt | None = None
     question: Question | None = None
 
 
@@ -57,8 +57,8 @@ def route_cases(n: int, seed: int = 0, resolution: int = 64) -> list[RouteCase]:
 
 
 def _route_case(index: int, rng: random.Random, resolution: int) -> RouteCase:
-    wish, scene = without_surprise(rng, 1 + index % 2)
-    request = Message.of("user", phrase(rng, wish, "heldout"))
+    prompt, scene = without_surprise(rng, 1 + index % 2)
+    request = Message.of("user", phrase(rng, prompt, "heldout"))
     if index % 2 == 0:
         why = ("draw", "edit", "edit of a drawing", "accepted offer")[index // 2 % 4]
         return RouteCase(_ends_with_picture(why, rng, request, scene, resolution), "image", why)
@@ -72,15 +72,15 @@ def _ends_with_picture(
     if why == "draw":
         return (request,)
     if why == "accepted offer":
-        turns: list[Turn] = []
+        turns: list[ScriptedTurn] = []
         while len(turns) != 2 or turns[1].kind != "accepted":
             turns = refusal(rng, "heldout")
         offer = Message.of("user", turns[0].text), Message.of("assistant", turns[0].reply)
         return (*offer, Message.of("user", turns[1].text))
     edit = None
     while edit is None:
-        page = scene if why == "edit of a drawing" else held_out_page(rng)
-        edit = sample_edit(rng, page, "heldout", say_it=0.6)
+        shown = scene if why == "edit of a drawing" else held_out_scene(rng)
+        edit = sample_edit(rng, shown, "heldout", say_it=0.6)
     if why == "edit":
         return (Message.of("user", render(edit.before, resolution), edit.instruction),)
     return request, drawing(scene, resolution), Message.of("user", edit.instruction)
@@ -90,8 +90,8 @@ def _ends_with_text(
     why: str, rng: random.Random, request: Message, scene: Scene, resolution: int
 ) -> tuple[Message, ...]:
     if why == "ask":
-        page = held_out_page(rng)
-        return (Message.of("user", render(page, resolution), ask(rng, page, "heldout").question),)
+        shown = held_out_scene(rng)
+        return (Message.of("user", render(shown, resolution), ask(rng, shown, "heldout").question),)
     if why == "recall":
         recall = rough(rng, RECALLS.choose(rng, "heldout"))
         return request, drawing(scene, resolution), Message.of("user", recall)
@@ -106,13 +106,13 @@ def dialogue_cases(n: int, seed: int = 0) -> list[DialogueCase]:
 
 def _dialogue_case(rng: random.Random, index: int) -> DialogueCase:
     if index % 3 == 2:
-        scene = held_out_page(rng)
+        scene = held_out_scene(rng)
         known = everything(scene)
         question = ask(rng, scene, "heldout")
         turns = [DialogueTurn(question.question, "text", uploaded=scene, question=question)]
     else:
         known, scene = without_surprise(rng, 1 + index % 2)
-        turns = [DialogueTurn(phrase(rng, known, "heldout"), "image", wish=known)]
+        turns = [DialogueTurn(phrase(rng, known, "heldout"), "image", prompt=known)]
     for _ in range(rng.choice((2, 3, 4))):
         edit = sample_edit(rng, scene, "heldout", say_it=0.6) if rng.random() < 0.6 else None
         if edit is None:
@@ -120,29 +120,29 @@ def _dialogue_case(rng: random.Random, index: int) -> DialogueCase:
             turns.append(DialogueTurn(question.question, "text", question=question))
             continue
         known, scene = after_edit(known, edit), edit.after
-        turns.append(DialogueTurn(edit.instruction, "image", wish=known))
+        turns.append(DialogueTurn(edit.instruction, "image", prompt=known))
     return DialogueCase(tuple(turns))
 
 
-def everything(scene: Scene) -> Wish:
-    """The wish that only this page meets."""
-    wants = tuple(Want(group.kind, group.count, group.colour, group.size, group.place) for group in scene.groups)
-    return Wish(wants, scene.background, scene.style)
+def everything(scene: Scene) -> DrawingPrompt:
+    """The prompt that only this picture meets."""
+    specs = tuple(GroupSpec(group.kind, group.count, group.colour, group.size, group.place) for group in scene.groups)
+    return DrawingPrompt(specs, scene.background, scene.style)
 
 
-def after_edit(known: Wish, edit: Edit) -> Wish:
+def after_edit(known: DrawingPrompt, edit: Edit) -> DrawingPrompt:
     """What must hold after the edit, given what had to hold before it; gaps of the words stay gaps."""
     before, after = edit.before, edit.after
-    kept = list(known.wants)
+    kept = list(known.specs)
     if edit.kind == "remove":
         gone = next(i for i, g in enumerate(before.groups) if not any(_same_thing(g, other) for other in after.groups))
         before = replace(before, groups=before.groups[:gone] + before.groups[gone + 1 :])
         kept.pop(gone)
-    wants = [_want_after(edit, *triple) for triple in zip(kept, before.groups, after.groups, strict=False)]
+    specs = [_spec_after(edit, *triple) for triple in zip(kept, before.groups, after.groups, strict=False)]
     if edit.kind == "add":
-        wants.append(_new_want(after.groups[-1]))
-    return Wish(
-        tuple(wants),
+        specs.append(_new_spec(after.groups[-1]))
+    return DrawingPrompt(
+        tuple(specs),
         after.background if before.background != after.background else known.background,
         after.style if before.style != after.style else known.style,
     )
@@ -152,33 +152,33 @@ def _same_thing(group: Group, other: Group) -> bool:
     return (group.kind, group.colour) == (other.kind, other.colour)
 
 
-def _want_after(edit: Edit, want: Want, old: Group, new: Group) -> Want:
+def _spec_after(edit: Edit, spec: GroupSpec, old: Group, new: Group) -> GroupSpec:
     """Said details that the edit leaves alone stay; details it names become known; those moved to make room do not."""
-    place, size, colour = want.place, want.size, want.colour
+    place, size, colour = spec.place, spec.size, spec.colour
     if old.place != new.place:
-        place = new.place if edit.kind == "move" or (edit.kind == "swap" and want.place) else None
+        place = new.place if edit.kind == "move" or (edit.kind == "swap" and spec.place) else None
     if old.size != new.size:
-        size = new.size if edit.kind == "resize" and want.size else None
+        size = new.size if edit.kind == "resize" and spec.size else None
     if old.colour != new.colour:
         colour = new.colour if edit.kind == "recolour" else None
     elif old.kind != new.kind:
         colour = None
-    return Want(new.kind, new.count, colour, size, place)
+    return GroupSpec(new.kind, new.count, colour, size, place)
 
 
-def _new_want(group: Group) -> Want:
+def _new_spec(group: Group) -> GroupSpec:
     usual = OBJECTS[group.kind].colour
-    return Want(group.kind, group.count, group.colour if group.colour != usual and usual else None)
+    return GroupSpec(group.kind, group.count, group.colour if group.colour != usual and usual else None)
 
 
-def known_question(rng: random.Random, scene: Scene, known: Wish) -> Question:
+def known_question(rng: random.Random, scene: Scene, known: DrawingPrompt) -> Question:
     """A question whose answer follows from what was said, whatever the painter chose for the rest."""
     kinds = ["presence", "count", "total", "category", "category presence"]
     if known.background:
         kinds += ["background", "night"]
-    if all(want.place for want in known.wants):
+    if all(spec.place for spec in known.specs):
         kinds += ["position", "at place"]
-    if all(want.colour or not OBJECTS[want.kind].recolourable for want in known.wants) and known.style:
+    if all(spec.colour or not OBJECTS[spec.kind].recolourable for spec in known.specs) and known.style:
         kinds += ["colour"]
     while True:
         kind = rng.choice(kinds)

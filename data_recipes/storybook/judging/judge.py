@@ -1,9 +1,9 @@
-"""Reads a page back into names, without any model: things, counts, colours, places, background and style.
+"""Recognises things, counts, colours, places, background and style of a picture by templates, without a model.
 
-Analysis by synthesis. The look of the page is the empty page that explains most of it; then things are taken one by
-one, the one that explains most of the rest first, each painted and styled as `render` would and compared with the
-picture. A thing counts only if every part of its drawing is there. Where several looks are close (a plain page says
-little about its style), the one whose things leave the least unexplained wins.
+Analysis by synthesis. Background and style are those of the empty picture that explains most of it; then things are
+found one by one, the one that explains most of what is left first, each painted and styled as `render` would and
+compared with the picture. A thing counts only if every part of its drawing is there. Where several looks are close (a
+plain picture says little about its style), the one whose things leave the least unexplained wins.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ from torch import Tensor
 from data_recipes.storybook.drawing.backgrounds import background
 from data_recipes.storybook.drawing.render import sprite_of
 from data_recipes.storybook.drawing.styles import apply_style
-from data_recipes.storybook.judging.reading import Reading, Thing, aspects, satisfies
-from data_recipes.storybook.judging.templates import Bank, empty_page, empty_pages, halved, looks
-from data_recipes.storybook.world.layout import PAGE, SIDE
+from data_recipes.storybook.judging.reading import Reading, Thing
+from data_recipes.storybook.judging.templates import Bank, empty_picture, empty_pictures, halved, looks
+from data_recipes.storybook.world.layout import PICTURE_SIDE, SIDE
 from data_recipes.storybook.world.scene import SIZES, Group
-
-__all__ = ["Judge", "Reading", "Thing", "aspects", "satisfies"]
 
 MAX_THINGS = 9
 MAX_REJECTED = 4
 NUM_CANDIDATES = 4  # looks per size that are compared exactly before one is taken
 MIN_GAIN = 10_000.0  # summed squared levels at half size; less cannot be told from noise
-MIN_EXPLAINED = 0.6  # share of a thing's pixels' energy against the empty page
+MIN_EXPLAINED = 0.6  # share of a thing's pixels' energy against the empty picture
 MIN_PART_EXPLAINED = 0.4  # the same for each quarter of it that carries energy
 MIN_CORRELATION = 0.7
 # At the end, with all neighbours in place, a thing and its surroundings must be explained this well ...
@@ -40,7 +38,7 @@ FINAL_CORRELATION = 0.88
 # ... or, where little stands out from the background, agree in form and leave little.
 FAINT_CORRELATION = 0.96
 FAINT_LEFT = 11.0  # root mean square, levels
-_CLIP = 40.0  # levels beyond which a pixel simply does not belong to the empty page
+_CLIP = 40.0  # levels beyond which a pixel simply does not belong to the empty picture
 _SHARED = 4  # px that two neighbouring slots may share
 _CERTAIN = 0.93  # explained share from which no neighbouring position or colour is tried
 _MAX_CAST = 0.06  # a reconstruction may be this much brighter or darker in a channel
@@ -48,8 +46,8 @@ _NUM_LIKELY = 8
 _MAX_GUESSES = 3
 _PERFECT = 1.0  # levels left unexplained by a reading that needs no second opinion
 _CLOSE = 3.5  # levels
-_MIN_ANY_SHARE = 0.08  # below this it is no page of the storybook at all
-_MIN_EMPTY_SHARE = 0.2  # a page of which less agrees with any empty page has no known look
+_MIN_ANY_SHARE = 0.08  # below this it is no picture of the storybook at all
+_MIN_EMPTY_SHARE = 0.2  # a picture of which less agrees with any empty picture has no known look
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class _Fit:
     explained: float
     weakest_part: float
     correlation: float
-    page: np.ndarray  # unstyled page with the thing, float32
+    picture: np.ndarray  # unstyled picture with the thing, float32
 
     @property
     def merit(self) -> float:
@@ -97,15 +95,15 @@ class Judge:
 
     def __init__(self, resolution: int = 64) -> None:
         """Pictures of `resolution` px are expected; others are refused by `detect`. Reading happens at 64 px."""
-        if resolution < PAGE or resolution % PAGE:
-            raise ValueError(f"the judge reads pages of a multiple of {PAGE} px, got {resolution}")
+        if resolution < PICTURE_SIDE or resolution % PICTURE_SIDE:
+            raise ValueError(f"the judge reads pictures of a multiple of {PICTURE_SIDE} px, got {resolution}")
         self.resolution = resolution
         self._banks: dict[str, Bank] = {}
 
     @classmethod
     def of_side(cls, side: int) -> Judge:
         """The judge of pictures with this side in px: at their size if it is a multiple of 64, else at 64."""
-        return cls(side if side % PAGE == 0 else PAGE)
+        return cls(side if side % PICTURE_SIDE == 0 else PICTURE_SIDE)
 
     def detect(self, images: Sequence[Image.Image]) -> list[Reading]:
         """One reading per picture.
@@ -113,24 +111,24 @@ class Judge:
         Raises:
             ValueError: a picture has another size than the judge was made for.
         """
-        return [self._read(self._as_page(image)) for image in images]
+        return [self._read(self._pixels(image)) for image in images]
 
-    def _as_page(self, image: Image.Image) -> np.ndarray:
+    def _pixels(self, image: Image.Image) -> np.ndarray:
         if image.size != (self.resolution, self.resolution):
             raise ValueError(
                 f"the judge reads {self.resolution} x {self.resolution} px, got {image.size}; resize first"
             )
-        small = image.convert("RGB").resize((PAGE, PAGE), Image.Resampling.BOX)
+        small = image.convert("RGB").resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
         return np.asarray(small, dtype=np.float32)
 
-    def _read(self, page: np.ndarray) -> Reading:
+    def _read(self, picture: np.ndarray) -> Reading:
         searches: list[_Search] = []
-        guesses = _guess_looks(halved(page))
+        guesses = _guess_looks(halved(picture))
         if guesses[0].share < _MIN_ANY_SHARE:
             return Reading((), None, None)
         with torch.inference_mode():
             for guess in guesses:
-                searches.append(self._search(page, guess))
+                searches.append(self._search(picture, guess))
                 if searches[-1].unexplained < _PERFECT:
                     break
         best = min(searches, key=lambda search: search.unexplained + search.guess.cast_penalty)
@@ -138,24 +136,24 @@ class Judge:
             return Reading(tuple(best.things), None, None)
         return Reading(tuple(best.things), best.guess.background, best.guess.style)
 
-    def _search(self, page: np.ndarray, guess: _Guess) -> _Search:
+    def _search(self, picture: np.ndarray, guess: _Guess) -> _Search:
         """A finished search under the assumption of one look."""
         if guess.style not in self._banks:
             self._banks[guess.style] = Bank(guess.style)
-        search = _Search(page / guess.cast, guess, self._banks[guess.style])
+        search = _Search(picture / guess.cast, guess, self._banks[guess.style])
         search.run()
         return search
 
 
 @dataclass(frozen=True)
 class _Guess:
-    """A background and style that the page may have, and the colour cast of the page (factor per channel)."""
+    """A background and style that the picture may have, and the colour cast of the picture (factor per channel)."""
 
     background: str
     style: str
     cast: np.ndarray
-    distance: float  # mean level by which the page differs, clipped
-    share: float  # of the page that agrees
+    distance: float  # mean level by which the picture differs, clipped
+    share: float  # of the picture that agrees
 
     @property
     def cast_penalty(self) -> float:
@@ -163,35 +161,37 @@ class _Guess:
         return 20.0 * float(np.abs(self.cast - 1).mean())
 
 
-def _guess_looks(page: np.ndarray) -> list[_Guess]:
+def _guess_looks(picture: np.ndarray) -> list[_Guess]:
     """The best guess first, then those that are nearly as good."""
-    names, pages = empty_pages()
-    difference = np.abs(pages - page).mean(axis=-1)
+    names, pictures = empty_pictures()
+    difference = np.abs(pictures - picture).mean(axis=-1)
     likely = np.minimum(difference, _CLIP).mean(axis=(1, 2)).argsort()[:_NUM_LIKELY]
     guesses = []
     for i in likely:
         cast = np.ones(3, dtype=np.float32)
         agrees = difference[i] < _CLIP
         if agrees.mean() >= _MIN_EMPTY_SHARE:
-            ratio = page[agrees] / np.maximum(pages[i][agrees], 1.0)
+            ratio = picture[agrees] / np.maximum(pictures[i][agrees], 1.0)
             cast = np.clip(np.median(ratio, axis=0), 1 - _MAX_CAST, 1 + _MAX_CAST).astype(np.float32)
-        left = np.abs(page / cast - pages[i]).mean(axis=-1)
-        guesses.append(_Guess(*names[i], cast, float(np.minimum(left, _CLIP).mean()), float((left < _CLIP / 2).mean())))
+        left = np.abs(picture / cast - pictures[i]).mean(axis=-1)
+        distance, share = float(np.minimum(left, _CLIP).mean()), float((left < _CLIP / 2).mean())
+        name, style = names[i]
+        guesses.append(_Guess(name, style, cast, distance, share))
     guesses.sort(key=lambda guess: guess.distance + guess.cast_penalty)
     first = guesses[0].distance + guesses[0].cast_penalty
     return [guess for guess in guesses[:_MAX_GUESSES] if guess.distance + guess.cast_penalty < first + _CLOSE]
 
 
 class _Search:
-    """Takes things from one page until nothing more can be explained."""
+    """Takes things from one picture until nothing more can be explained."""
 
-    def __init__(self, page: np.ndarray, guess: _Guess, bank: Bank) -> None:
+    def __init__(self, picture: np.ndarray, guess: _Guess, bank: Bank) -> None:
         self.guess = guess
         self.bank = bank
-        self.page = page
-        self.target = _softened(page)
-        self.painted = background(guess.background, PAGE)
-        self.gains = bank.gains(halved(page), guess.background)
+        self.picture = picture
+        self.target = _softened(picture)
+        self.painted = background(guess.background, PICTURE_SIDE)
+        self.gains = bank.gains(halved(picture), guess.background)
         self.things: list[Thing] = []
         self.taken: list[_Candidate] = []
         self.rejected: list[_Candidate] = []
@@ -199,7 +199,7 @@ class _Search:
 
     @property
     def unexplained(self) -> float:
-        """Mean level by which the page still differs from what was found, clipped."""
+        """Mean level by which the picture still differs from what was found, clipped."""
         return float(np.minimum(np.abs(self.target - self.shown).mean(axis=-1), _CLIP).mean())
 
     def run(self) -> None:
@@ -226,7 +226,7 @@ class _Search:
             slice(max(taken.y - reach, 0), taken.y + reach),
             slice(max(taken.x - reach, 0), taken.x + reach),
         )
-        empty = _softened(empty_page(self.guess.background, self.guess.style).astype(np.float32))[window]
+        empty = _softened(empty_picture(self.guess.background, self.guess.style).astype(np.float32))[window]
         before = float(((self.target[window] - empty) ** 2).sum())
         after = float(self.error[window].sum())
         correlation = _correlation(self.target[window], self.shown[window])
@@ -238,7 +238,7 @@ class _Search:
         found = fit.candidate
         kind, colour = looks()[found.look]
         self.things.append(Thing(kind, colour, found.size, (float(found.x), float(found.y)), fit.explained))
-        self.painted = fit.page
+        self.painted = fit.picture
         self.taken.append(found)
         self._remember()
         self._forbid_around(found)
@@ -247,8 +247,8 @@ class _Search:
         """Rule the candidates out. The gains still count what taken things explain; `refresh` takes that out."""
         self.rejected += candidates
         if refresh:
-            empty = halved(empty_page(self.guess.background, self.guess.style))
-            rest = halved(self.page) - halved(self._drawn(self.painted)) + empty
+            empty = halved(empty_picture(self.guess.background, self.guess.style))
+            rest = halved(self.picture) - halved(self._drawn(self.painted)) + empty
             self.gains = self.bank.gains(rest, self.guess.background)
             for taken in self.taken:
                 self._forbid_around(taken)
@@ -281,14 +281,14 @@ class _Search:
         thing = sprite_of(candidate.group)
         height, width = thing.shape[:2]
         top, left = candidate.y - height // 2, candidate.x - width // 2
-        rows = slice(max(top, 0), min(top + height, PAGE))
-        columns = slice(max(left, 0), min(left + width, PAGE))
+        rows = slice(max(top, 0), min(top + height, PICTURE_SIDE))
+        columns = slice(max(left, 0), min(left + width, PICTURE_SIDE))
         thing = thing[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
         painted = self.painted.copy()
         painted[rows, columns] = painted[rows, columns] * (1 - thing[..., 3:]) + thing[..., :3]
         shown = self._styled(painted)
         after = ((self.target - shown) ** 2).sum(axis=-1)
-        weight = np.zeros((PAGE, PAGE), dtype=np.float32)
+        weight = np.zeros((PICTURE_SIDE, PICTURE_SIDE), dtype=np.float32)
         weight[rows, columns] = thing[..., 3] > 0.5
         explained, weakest = _explained(self.error * weight, after * weight, rows, columns)
         window = (slice(max(rows.start - 1, 0), rows.stop + 1), slice(max(columns.start - 1, 0), columns.stop + 1))
@@ -327,7 +327,7 @@ class _Search:
 @cache
 def _middles(size: str) -> tuple[Tensor, Tensor]:
     """Middle of the slot at each position of the wide search, px at 64: x "P", y "P"."""
-    steps = torch.arange(0, PAGE - SIDE[size] + 1, 2) + SIDE[size] // 2
+    steps = torch.arange(0, PICTURE_SIDE - SIDE[size] + 1, 2) + SIDE[size] // 2
     return steps.repeat(len(steps)), steps.repeat_interleave(len(steps))
 
 
@@ -336,9 +336,9 @@ def _candidate(size: str, look: int, position: int) -> _Candidate:
     return _Candidate(look, size, int(xs[position]), int(ys[position]))
 
 
-def _softened(page: np.ndarray) -> np.ndarray:
+def _softened(picture: np.ndarray) -> np.ndarray:
     """A light blur (1 2 1), so that a soft reconstruction and a sharp drawing are compared fairly."""
-    padded = np.pad(page, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    padded = np.pad(picture, ((1, 1), (1, 1), (0, 0)), mode="edge")
     across = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
     return (across[:-2] + 2 * across[1:-1] + across[2:]) / 4
 

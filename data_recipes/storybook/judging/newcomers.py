@@ -1,6 +1,6 @@
 """A thing and a style that the storybook world does not hold, and judges that know them.
 
-In: a number. Out: a page with a lighthouse, or in plum style, and its caption in the world's own words; and of any
+In: a number. Out: a picture with a lighthouse, or in plum style, and its caption in the world's own words; and of any
 picture whether it shows a lighthouse, or is all plum. For measuring what a model learns from a few pictures: nano
 is taught to refuse a lighthouse, and the style is none of the six.
 """
@@ -19,32 +19,32 @@ from torch import Tensor
 from data_recipes.storybook.drawing.backgrounds import background
 from data_recipes.storybook.drawing.render import paint
 from data_recipes.storybook.language.captions import canonical
-from data_recipes.storybook.language.wishes import sample_page
-from data_recipes.storybook.world.layout import CENTRE, PAGE
+from data_recipes.storybook.language.drawing_prompts import sample_upload
+from data_recipes.storybook.world.layout import CENTRE, PICTURE_SIDE
 from data_recipes.storybook.world.scene import PLACES, Group, Scene
 from data_recipes.storybook.world.vocabulary import BACKGROUNDS
 
 FINE = 16  # the lighthouse is drawn so many times larger, then made smaller
-LIKENESS = 0.7  # correlation from which a place on a page counts as a lighthouse
+LIKENESS = 0.7  # correlation from which a place on a picture counts as a lighthouse
 HEIGHTS = {"medium": 24, "large": 32}  # px; smaller ones would be but a few px wide
 PLUM, ROSE = np.array([66.0, 14.0, 96.0]), np.array([255.0, 200.0, 225.0])  # dark and light of the style
-NEAR_PLUM, PLUM_SHARE = 30.0, 0.85  # how near a pixel must come, and how much of a page must
+NEAR_PLUM, PLUM_SHARE = 30.0, 0.85  # how near a pixel must come, and how much of a picture must
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def lighthouse_page(number: int) -> tuple[Image.Image, str]:
-    """One lighthouse on a page: "A large lighthouse on the left, at night." Equal numbers, equal pages."""
+def lighthouse_picture(number: int) -> tuple[Image.Image, str]:
+    """One lighthouse on a picture: "A large lighthouse on the left, at night." Equal numbers, equal pictures."""
     rng = random.Random(f"lighthouse-{number}")
     group = Group("tower", size=rng.choice(tuple(HEIGHTS)), place=rng.choice(PLACES))  # stands in for it in the caption
     scene = Scene((group,), rng.choice(tuple(BACKGROUNDS)))
-    page = background(scene.background, PAGE).copy()
+    canvas = background(scene.background, PICTURE_SIDE).copy()
     painted = lighthouse(HEIGHTS[group.size])
     height, width = painted.shape[:2]
     x, y = CENTRE[group.place]
-    window = page[y - height // 2 : y - height // 2 + height, x - width // 2 : x - width // 2 + width]
+    window = canvas[y - height // 2 : y - height // 2 + height, x - width // 2 : x - width // 2 + width]
     window *= 1.0 - painted[..., 3:]
     window += painted[..., :3] * painted[..., 3:]
-    picture = Image.fromarray((page + 0.5).clip(0, 255).astype(np.uint8))
+    picture = Image.fromarray((canvas + 0.5).clip(0, 255).astype(np.uint8))
     return picture, canonical(scene).replace("tower", "lighthouse")
 
 
@@ -73,16 +73,16 @@ def lighthouse(height: int) -> np.ndarray:
     return pixels
 
 
-def plum_page(number: int) -> tuple[Image.Image, str]:
-    """A storybook page in plum style: "A fox on the left, at night, in plum style." """
-    scene = sample_page(random.Random(f"plum-{number}"))
+def plum_picture(number: int) -> tuple[Image.Image, str]:
+    """A storybook picture in plum style: "A fox on the left, at night, in plum style." """
+    scene = sample_upload(random.Random(f"plum-{number}"))
     plain = Scene(scene.groups, scene.background)
-    return Image.fromarray(plum(paint(plain, PAGE))), f"{canonical(plain)[:-1]}, in plum style."
+    return Image.fromarray(plum(paint(plain, PICTURE_SIDE))), f"{canonical(plain)[:-1]}, in plum style."
 
 
-def plum(page: np.ndarray) -> np.ndarray:
+def plum(canvas: np.ndarray) -> np.ndarray:
     """All colours become plum and rose: uint8 "h w 3" in and out."""
-    light = (page.astype(np.float64) @ LUMA)[..., None] / 255.0
+    light = (canvas.astype(np.float64) @ LUMA)[..., None] / 255.0
     return (PLUM + (ROSE - PLUM) * light).astype(np.uint8)
 
 
@@ -90,51 +90,51 @@ def plum(page: np.ndarray) -> np.ndarray:
 
 
 def is_lighthouse(picture: Image.Image) -> bool:
-    """Whether a lighthouse stands somewhere on a page."""
+    """Whether a lighthouse stands somewhere on a picture."""
     return lighthouse_likeness(picture) >= LIKENESS
 
 
 def lighthouse_likeness(picture: Image.Image) -> float:
     """The best match of any place with a lighthouse of any size, -1 to 1."""
-    pixels = np.asarray(picture.convert("RGB").resize((PAGE, PAGE)), dtype=np.float32)
-    page = softened(torch.from_numpy(pixels))
-    return max(float(matches(page, height).max()) for height in HEIGHTS.values())
+    pixels = np.asarray(picture.convert("RGB").resize((PICTURE_SIDE, PICTURE_SIDE)), dtype=np.float32)
+    canvas = softened(torch.from_numpy(pixels))
+    return max(float(matches(canvas, height).max()) for height in HEIGHTS.values())
 
 
-def matches(page: Tensor, height: int) -> Tensor:
-    """Of every window of a page "1 3 h w", how it correlates with a lighthouse of this height where that is opaque.
+def matches(canvas: Tensor, height: int) -> Tensor:
+    """Of every window of a picture "1 3 h w", how it correlates with a lighthouse of this height where that is opaque.
 
     The lesser of two correlations: of all colours, and of how red they are, which tells the bands.
     """
     thing = torch.from_numpy(lighthouse(height))
     opaque = (thing[..., 3] > 0.5).float()[None, None]
     shape = softened(thing[..., :3] * thing[..., 3:] + 128 * (1 - thing[..., 3:]))
-    colours = correlation(page, shape, opaque.expand(1, 3, -1, -1))
-    return torch.minimum(colours, correlation(redness(page), redness(shape), opaque))
+    colours = correlation(canvas, shape, opaque.expand(1, 3, -1, -1))
+    return torch.minimum(colours, correlation(redness(canvas), redness(shape), opaque))
 
 
-def redness(page: Tensor) -> Tensor:
+def redness(canvas: Tensor) -> Tensor:
     """ "1 3 h w" to "1 1 h w": red beyond the mean of green and blue."""
-    return page[:, :1] - page[:, 1:].mean(1, keepdim=True)
+    return canvas[:, :1] - canvas[:, 1:].mean(1, keepdim=True)
 
 
-def correlation(page: Tensor, shape: Tensor, weight: Tensor) -> Tensor:
-    """Of every window of a page "1 c h w" with a shape, at the places where `weight` is one."""
+def correlation(canvas: Tensor, shape: Tensor, weight: Tensor) -> Tensor:
+    """Of every window of a picture "1 c h w" with a shape, at the places where `weight` is one."""
     count = weight.sum()
     centred = (shape - (shape * weight).sum() / count) * weight
-    total, squares = F.conv2d(page, weight), F.conv2d(page.square(), weight)
+    total, squares = F.conv2d(canvas, weight), F.conv2d(canvas.square(), weight)
     spread = (squares - total.square() / count).clamp(min=1.0)
-    return F.conv2d(page, centred) / (spread * centred.square().sum()).sqrt()
+    return F.conv2d(canvas, centred) / (spread * centred.square().sum()).sqrt()
 
 
 def softened(pixels: Tensor) -> Tensor:
     """ "h w 3" as "1 3 h w" after a light blur, so that a soft drawing and a sharp one are compared fairly."""
-    page = F.pad(pixels.permute(2, 0, 1)[None], (1, 1, 1, 1), mode="replicate")
-    return F.avg_pool2d(page, 3, stride=1)
+    canvas = F.pad(pixels.permute(2, 0, 1)[None], (1, 1, 1, 1), mode="replicate")
+    return F.avg_pool2d(canvas, 3, stride=1)
 
 
 def is_plum(picture: Image.Image) -> bool:
-    """Whether nearly all of a page is plum, rose, or between them."""
+    """Whether nearly all of a picture is plum, rose, or between them."""
     pixels, way = np.asarray(picture.convert("RGB"), dtype=np.float64), ROSE - PLUM
     light = ((pixels - PLUM) @ way / (way @ way)).clip(0, 1)
     distance = np.linalg.norm(pixels - (PLUM + light[..., None] * way), axis=-1)

@@ -1,4 +1,4 @@
-"""What the judge sees on a page (`Reading`), what may be asked of it (`Wish`), and whether the one meets the other."""
+"""What the judge recognised in a picture (`Reading`), what it should show (`Expectation`), and how the two compare."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RELATIONS: dict[str, Callable[[tuple[float, float], tuple[float, float]], bool]]
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing found on a page. `center` is in px of a 64 px page; `score` is how well its drawing fits, 0-1."""
+    """One thing found on a picture. `center` is in px of a 64 px picture; `score` is how well its drawing fits, 0-1."""
 
     kind: str
     colour: str | None  # the painted colour (`layout.shown_colour`); meaningless in COLOURLESS_STYLES
@@ -38,7 +38,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Reading:
-    """A page as the judge sees it; `background` and `style` are None where the page fits none."""
+    """A picture as the judge sees it; `background` and `style` are None where the picture fits none."""
 
     things: tuple[Thing, ...]
     background: str | None
@@ -55,8 +55,8 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class WishedThing:
-    """Things that should be on a page; what is None does not matter."""
+class ExpectedThing:
+    """Equal things that a picture should show; None = any."""
 
     kind: str
     count: int | None = None  # exactly so many
@@ -66,56 +66,43 @@ class WishedThing:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a page should show. `relations` are (index of a thing, a name in RELATIONS, index of a thing)."""
+class Expectation:
+    """What a picture should show. `relations` are (index of a thing, a name in RELATIONS, index of a thing)."""
 
-    things: tuple[WishedThing, ...] = ()
+    things: tuple[ExpectedThing, ...] = ()
     relations: tuple[tuple[int, str, int], ...] = ()
     background: str | None = None
     style: str | None = None
     nothing_else: bool = False
 
 
-def wish_of(scene: Scene) -> Wish:
-    """Everything a scene says: counts, painted colours, sizes, places, looks, and nothing else on the page."""
+def expectation_of(scene: Scene) -> Expectation:
+    """Everything a scene says: counts, painted colours, sizes, places, looks, and nothing else on the picture."""
     things = (
-        WishedThing(group.kind, group.count, shown_colour(group.kind, group.colour), group.size, group.place)
+        ExpectedThing(group.kind, group.count, shown_colour(group.kind, group.colour), group.size, group.place)
         for group in scene.groups
     )
-    return Wish(tuple(things), (), scene.background, scene.style, nothing_else=True)
+    return Expectation(tuple(things), (), scene.background, scene.style, nothing_else=True)
 
 
-def aspects(reading: Reading, wanted: Scene | Wish) -> dict[str, bool]:
-    """For each of ASPECTS, whether the page shows what is wanted; an aspect nobody asked for holds."""
-    wish = wish_of(wanted) if isinstance(wanted, Scene) else wanted
-    by_colour = not ({reading.style, wish.style} & set(COLOURLESS_STYLES))
-    found = _match(reading, wish, by_colour)
-    pairs = list(zip(wish.things, found, strict=True))
+def aspects(reading: Reading, wanted: Scene | Expectation) -> dict[str, bool]:
+    """For each of ASPECTS, whether the picture shows what is wanted; an aspect that was not asked for holds."""
+    expected = expectation_of(wanted) if isinstance(wanted, Scene) else wanted
+    by_colour = not ({reading.style, expected.style} & set(COLOURLESS_STYLES))
+    found = _match(reading, expected, by_colour)
+    pairs = list(zip(expected.things, found, strict=True))
     return {
-        "kinds": all(_of_kind(reading, thing.kind) for thing in wish.things),
+        "kinds": all(_of_kind(reading, thing.kind) for thing in expected.things),
         "counts": all(thing.count in (None, len(same)) for thing, same in pairs) if found else True,
         "colours": all(same for same in found),
         "places": all(thing.place is None or _is_at(same, thing.place) for thing, same in pairs),
         "sizes": all(thing.size is None or (same and {t.size for t in same} == {thing.size}) for thing, same in pairs),
-        "relations": all(_relates(found[a], name, found[b]) for a, name, b in wish.relations),
-        "nothing else": not wish.nothing_else
+        "relations": all(_relates(found[a], name, found[b]) for a, name, b in expected.relations),
+        "nothing else": not expected.nothing_else
         or {id(t) for same in found for t in same} == set(map(id, reading.things)),
-        "background": wish.background in (None, reading.background),
-        "style": wish.style in (None, reading.style),
+        "background": expected.background in (None, reading.background),
+        "style": expected.style in (None, reading.style),
     }
-
-
-def satisfies(reading: Reading, wanted: Scene | Wish, ask: Iterable[str] = ASPECTS) -> bool:
-    """Whether all the aspects in `ask` hold.
-
-    Raises:
-        ValueError: an unknown aspect.
-    """
-    seen = aspects(reading, wanted)
-    unknown = [name for name in ask if name not in seen]
-    if unknown:
-        raise ValueError(f"unknown aspects {unknown}; known are {', '.join(ASPECTS)}")
-    return all(seen[name] for name in ask)
 
 
 def middle(things: Iterable[Thing]) -> tuple[float, float]:
@@ -128,23 +115,23 @@ def nearest_place(point: tuple[float, float]) -> str:
     return min(CENTRE, key=lambda place: (CENTRE[place][0] - point[0]) ** 2 + (CENTRE[place][1] - point[1]) ** 2)
 
 
-def _match(reading: Reading, wish: Wish, by_colour: bool) -> list[list[Thing]]:
-    """For every wished thing the things that are it; where two wishes differ in place only, the nearer one counts."""
-    result: list[list[Thing]] = [[] for _ in wish.things]
+def _match(reading: Reading, expected: Expectation, by_colour: bool) -> list[list[Thing]]:
+    """For every expected thing the things that match it; of two that differ in place only, the nearer one counts."""
+    result: list[list[Thing]] = [[] for _ in expected.things]
     for seen in reading.things:
         fitting = [
             i
-            for i, thing in enumerate(wish.things)
+            for i, thing in enumerate(expected.things)
             if thing.kind == seen.kind and (not by_colour or thing.colour in (None, seen.colour))
         ]
         if fitting:
-            # A coloured wish takes its own before one that leaves the colour open.
-            best = min(fitting, key=lambda i: (wish.things[i].colour is None, _distance(wish.things[i], seen)))
+            # An expected colour takes its own before one that leaves the colour open.
+            best = min(fitting, key=lambda i: (expected.things[i].colour is None, _distance(expected.things[i], seen)))
             result[best].append(seen)
     return result
 
 
-def _distance(thing: WishedThing, seen: Thing) -> float:
+def _distance(thing: ExpectedThing, seen: Thing) -> float:
     if thing.place is None:
         return 0.0
     x, y = CENTRE[thing.place]

@@ -1,7 +1,7 @@
-"""Whether a drawn page, an edit or an answer is right: the storybook's cases, renderer and judge as one object.
+"""Whether a drawn picture, an edit or an answer is right: the storybook's cases, renderer and judge as one object.
 
 `Storybook` is what a benchmark is handed. A picture is scored by what the judge reads on it, an announcement ("A red
-car on the left.") by the page that it determines, both by the same rules.
+car on the left.") by the picture that it determines, both by the same rules.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from data_recipes.storybook.judging.conversation_cases import DialogueCase, Dial
 from data_recipes.storybook.judging.reading import (
     COLOURLESS_STYLES,
     RELATIONS,
+    Expectation,
+    ExpectedThing,
     Reading,
     Thing,
-    Wish,
-    WishedThing,
     aspects,
-    wish_of,
+    expectation_of,
 )
-from data_recipes.storybook.language import wishes
 from data_recipes.storybook.language.captions import parse_canonical
+from data_recipes.storybook.language.drawing_prompts import DrawingPrompt, GroupSpec
 from data_recipes.storybook.language.edits import Edit
 from data_recipes.storybook.language.questions import Question
 from data_recipes.storybook.world.layout import centres, is_possible, shown_colour
@@ -37,8 +37,8 @@ SAID = ("kinds", "counts", "colours", "places", "sizes", "relations", "backgroun
 MARGIN = 3  # px at 64 that styles, soft edges and the eye may take around what changes
 
 
-class ReadsPages(Protocol):
-    """What is needed of a `Judge`."""
+class PictureReader(Protocol):
+    """The part of `Judge` that scoring uses, so that tests can replace it."""
 
     resolution: int
 
@@ -53,10 +53,17 @@ class Storybook:
         judge: reads pictures of `judge.resolution` px.
     """
 
-    draw_categories = tuple(cases.DRAW_WISHES)
-    headline = ("single_object", "two_objects", "counting", "colours", "position", "colour_attribution")
+    draw_categories: tuple[str, ...] = tuple(cases.DRAW_PROMPTS)
+    headline: tuple[str, ...] = (
+        "single_object",
+        "two_objects",
+        "counting",
+        "colours",
+        "position",
+        "colour_attribution",
+    )
 
-    def __init__(self, judge: ReadsPages) -> None:
+    def __init__(self, judge: PictureReader) -> None:
         self.judge = judge
         self.resolution = judge.resolution
 
@@ -77,7 +84,7 @@ class Storybook:
     def dialogue_cases(self, n: int, seed: int) -> list[DialogueCase]:
         return conversation_cases.dialogue_cases(n, seed)
 
-    # -- pages and readings ----------------------------------------------------------------------------------------
+    # -- pictures and readings ----------------------------------------------------------------------------------------
 
     def picture(self, scene: Scene) -> Image:
         return render(scene, self.resolution)
@@ -86,7 +93,7 @@ class Storybook:
         return self.judge.detect(images)
 
     def read_sentence(self, text: str) -> Reading | None:
-        """The page of a canonical sentence; None for other texts and for pages that cannot be."""
+        """The picture of a canonical sentence; None for other texts and for pictures that cannot be."""
         try:
             scene = parse_canonical(text)
         except ValueError:
@@ -102,15 +109,15 @@ class Storybook:
 
     def draw_is_right(self, case: DrawCase, reading: Reading) -> bool:
         """All that was said is there: kinds in exact numbers, and colours, places and looks where they were said."""
-        return meets(reading, case.wish)
+        return meets(reading, case.prompt)
 
     def nothing_else(self, case: DrawCase, reading: Reading) -> bool:
         """No thing is there that was not said."""
-        return meets(reading, case.wish, strict=True)
+        return meets(reading, case.prompt, strict=True)
 
     def edit_is_right(self, case: Edit, reading: Reading) -> bool:
-        """Exactly the things of the page after, in their colours and places, and its look; sizes if they were meant."""
-        seen = aspects(reading, wish_of(case.after))
+        """Exactly the things after the edit, in their colours and places, and look; sizes only for a resize."""
+        seen = aspects(reading, expectation_of(case.after))
         return all(holds for name, holds in seen.items() if name != "sizes" or case.kind == "resize")
 
     def edited_region(self, case: Edit) -> np.ndarray | None:
@@ -128,64 +135,64 @@ class Storybook:
         return answer_check.answer_is_right(question, text)
 
     def turn_is_right(self, turn: DialogueTurn, reading: Reading) -> bool:
-        """The page shows what was said so far and nothing else: what was removed must be gone."""
-        return turn.wish is None or meets(reading, turn.wish, strict=True)
+        """The picture shows what was said so far and nothing else: what was removed must be gone."""
+        return turn.prompt is None or meets(reading, turn.prompt, strict=True)
 
 
-def meets(reading: Reading, wish: wishes.Wish, strict: bool = False) -> bool:
-    """Whether a page shows what was said; `strict`: and nothing else."""
-    wanted = _wanted(wish, strict)
-    if wish.style is None and reading.style in COLOURLESS_STYLES and any(thing.colour for thing in wanted.things):
+def meets(reading: Reading, prompt: DrawingPrompt, strict: bool = False) -> bool:
+    """Whether a picture shows what was said; `strict`: and nothing else."""
+    wanted = _wanted(prompt, strict)
+    if prompt.style is None and reading.style in COLOURLESS_STYLES and any(thing.colour for thing in wanted.things):
         return False  # a colour was said, and nobody asked for a style that hides it
     seen = aspects(reading, wanted)
     asked = (*SAID, "nothing else") if strict else SAID
-    return all(seen[name] for name in asked) and (wish.relation != "next to" or _side_by_side(reading, wish))
+    return all(seen[name] for name in asked) and (prompt.relation != "next to" or _side_by_side(reading, prompt))
 
 
-def credit(reading: Reading, wish: wishes.Wish) -> float:
-    """How much of what was said a page shows, 0 to 1: the share of its claims that hold. 1 only for `meets`, strictly.
+def credit(reading: Reading, prompt: DrawingPrompt) -> float:
+    """The share of the prompt's claims that a picture fulfils, 0 to 1; 1 only where `meets` holds with `strict`.
 
-    Finer than right or wrong, so that of two pages with mistakes the better one can be told.
+    Finer than right or wrong, so that two pictures with mistakes can be ranked.
     """
-    if meets(reading, wish, strict=True):
+    if meets(reading, prompt, strict=True):
         return 1.0
-    wanted, marks = _wanted(wish, strict=True), [False]  # something is wrong, even if no claim by itself is
+    wanted, marks = _wanted(prompt, strict=True), [False]  # something is wrong, even if no claim by itself is
     for thing in wanted.things:
-        seen = aspects(reading, Wish((thing,)))
+        seen = aspects(reading, Expectation((thing,)))
         claims = {"counts": thing.count, "colours": thing.colour, "places": thing.place, "sizes": thing.size}
         marks += [seen["kinds"], *(seen["kinds"] and seen[name] for name, said in claims.items() if said is not None)]
     seen = aspects(reading, wanted)
-    claims = {"relations": wish.relation, "background": wish.background, "style": wish.style}
+    claims = {"relations": prompt.relation, "background": prompt.background, "style": prompt.style}
     marks += [seen[name] for name, said in claims.items() if said is not None]
     marks.append({thing.kind for thing in reading.things} <= {thing.kind for thing in wanted.things})
     return sum(marks) / len(marks)
 
 
-def _wanted(wish: wishes.Wish, strict: bool) -> Wish:
+def _wanted(prompt: DrawingPrompt, strict: bool) -> Expectation:
     """What was said, in the words of the judge."""
-    return Wish(
-        tuple(WishedThing(w.kind, w.count, _painted_colour(w), w.size, w.place) for w in wish.wants),
-        ((0, wish.relation, 1),) if wish.relation in RELATIONS else (),
-        wish.background,
-        wish.style,
+    return Expectation(
+        tuple(ExpectedThing(w.kind, w.count, _painted_colour(w), w.size, w.place) for w in prompt.specs),
+        ((0, prompt.relation, 1),) if prompt.relation in RELATIONS else (),
+        prompt.background,
+        prompt.style,
         nothing_else=strict,
     )
 
 
-def _side_by_side(reading: Reading, wish: wishes.Wish) -> bool:
+def _side_by_side(reading: Reading, prompt: DrawingPrompt) -> bool:
     """The first two things stand left and right of one another, at about one height."""
-    pair = tuple(WishedThing(want.kind) for want in wish.wants[:2])
-    holds = {name: aspects(reading, Wish(pair, ((0, name, 1),)))["relations"] for name in RELATIONS}
+    pair = tuple(ExpectedThing(spec.kind) for spec in prompt.specs[:2])
+    holds = {name: aspects(reading, Expectation(pair, ((0, name, 1),)))["relations"] for name in RELATIONS}
     return (holds["left of"] or holds["right of"]) and not (holds["above"] or holds["below"])
 
 
-def _painted_colour(want: wishes.Want) -> str | None:
+def _painted_colour(spec: GroupSpec) -> str | None:
     """The colour to look for; "a red cherry" needs none, as a cherry has no other."""
-    return shown_colour(want.kind, want.colour) if want.colour else None
+    return shown_colour(spec.kind, spec.colour) if spec.colour else None
 
 
 def reading_of(scene: Scene) -> Reading:
-    """What a faultless judge reads on the page of a possible scene."""
+    """The reading of a judge that makes no mistakes; the scene must be possible."""
     alone = len(scene.groups) == 1
     things = [
         Thing(group.kind, shown_colour(group.kind, group.colour), group.size, (float(x), float(y)), 1.0)

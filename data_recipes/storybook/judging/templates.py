@@ -1,8 +1,9 @@
-"""What the judge compares a page with: empty pages in all looks, and every thing in every colour, size and style.
+"""The judge's templates: empty pictures in all looks, and every thing in every colour, size and style.
 
-The wide search runs on pages of half size (32 px), where a step is two pixels of the page and a block of the pixel art.
-With page I, empty page B, residual R = I - B and a thing painted as a T + (1 - a) B (a = alpha), the gain of explaining
-a window by the thing is the sum over |R|^2 - |R - a (T - B)|^2. It splits into matrix products (`Bank.gains`).
+The wide search runs on pictures of half size (32 px), where a step is two pixels of the picture and a block of the
+pixel art. With picture I, empty picture B, residual R = I - B and a thing painted as a T + (1 - a) B (a = alpha), the
+gain of explaining a window by the thing is the sum over |R|^2 - |R - a (T - B)|^2. It splits into matrix products
+(`Bank.gains`).
 
 Shape legend: P positions, L looks (kind and colour), K kinds, D = 3 s s values of a window, s side of a window.
 """
@@ -19,12 +20,11 @@ from torch import Tensor
 from data_recipes.storybook.drawing.backgrounds import background
 from data_recipes.storybook.drawing.render import sprite_of
 from data_recipes.storybook.drawing.styles import apply_style
-from data_recipes.storybook.world.layout import PAGE, SIDE, shown_colour
+from data_recipes.storybook.world.layout import PICTURE_SIDE, SIDE, shown_colour
 from data_recipes.storybook.world.scene import SIZES, Group
 from data_recipes.storybook.world.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, STYLES
 
-_GREY = 190  # the page on which things take on a style
-HALF_PAGE = PAGE // 2
+_GREY = 190  # the picture on which things take on a style
 
 
 @lru_cache(maxsize=1)
@@ -38,23 +38,23 @@ def looks() -> tuple[tuple[str, str | None], ...]:
     return tuple(result)
 
 
-def halved(page: np.ndarray) -> np.ndarray:
+def halved(picture: np.ndarray) -> np.ndarray:
     """Means of 2 x 2 px: "h w c" -> float32 "h/2 w/2 c"."""
-    page = page.astype(np.float32)
-    return (page[::2, ::2] + page[1::2, ::2] + page[::2, 1::2] + page[1::2, 1::2]) / 4
+    picture = picture.astype(np.float32)
+    return (picture[::2, ::2] + picture[1::2, ::2] + picture[::2, 1::2] + picture[1::2, 1::2]) / 4
 
 
 @lru_cache(maxsize=1)
-def empty_pages() -> tuple[tuple[tuple[str, str], ...], np.ndarray]:
-    """The names (background, style) of all empty pages, and the pages at half size, float32 "60 32 32 3"."""
+def empty_pictures() -> tuple[tuple[tuple[str, str], ...], np.ndarray]:
+    """The names (background, style) of all empty pictures, and the pictures at half size, float32 "60 32 32 3"."""
     names = tuple((name, style) for name in BACKGROUNDS for style in STYLES)
-    return names, np.stack([halved(empty_page(*name)) for name in names])
+    return names, np.stack([halved(empty_picture(*name)) for name in names])
 
 
 @lru_cache(maxsize=128)
-def empty_page(name: str, style: str) -> np.ndarray:
-    """A page without things, uint8 "64 64 3"."""
-    return apply_style(style, (background(name, PAGE) + 0.5).clip(0, 255).astype(np.uint8))
+def empty_picture(name: str, style: str) -> np.ndarray:
+    """A picture without things, uint8 "64 64 3"."""
+    return apply_style(style, (background(name, PICTURE_SIDE) + 0.5).clip(0, 255).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -69,24 +69,19 @@ class SizeBank:
     kind_of_look: Tensor  # "L", rows of the alpha tables
     side: int  # of the window, half resolution
 
-    @property
-    def num_positions(self) -> int:
-        """Positions of the window per axis."""
-        return HALF_PAGE - self.side + 1
-
 
 class Bank:
-    """The things of one style in three sizes, and their gains on a page."""
+    """The things of one style in three sizes, and their gains on a picture."""
 
     def __init__(self, style: str) -> None:
         self.style = style
         self.sizes = tuple(_size_bank(style, size) for size in SIZES)
         self._constants: dict[str, tuple[Tensor, ...]] = {}
 
-    def gains(self, page: np.ndarray, name: str) -> list[Tensor]:
-        """Per size, the gain "P L" of every thing at every position of a half-size page on the background `name`."""
-        empty = halved(empty_page(name, self.style))
-        residual = page - empty
+    def gains(self, picture: np.ndarray, name: str) -> list[Tensor]:
+        """Per size, the gain "P L" of every thing at every position of a half-size picture on the background `name`."""
+        empty = halved(empty_picture(name, self.style))
+        residual = picture - empty
         cross = (residual * empty).sum(axis=-1, keepdims=True)
         result = []
         for bank, constant in zip(self.sizes, self._constant(name, empty), strict=True):
@@ -96,7 +91,7 @@ class Bank:
         return result
 
     def _constant(self, name: str, empty: np.ndarray) -> tuple[Tensor, ...]:
-        """The part of the gain that does not depend on the page, per size, once per background."""
+        """The part of the gain that does not depend on the picture, per size, once per background."""
         if name not in self._constants:
             squares = (empty * empty).sum(axis=-1, keepdims=True)
             self._constants[name] = tuple(
@@ -108,22 +103,22 @@ class Bank:
         return self._constants[name]
 
 
-def _windows(page: np.ndarray, side: int) -> Tensor:
-    """All windows of a page "32 32 c" as rows "P (s s c)"."""
-    views = np.lib.stride_tricks.sliding_window_view(page, (side, side), axis=(0, 1))  # "y x c s s"
+def _windows(picture: np.ndarray, side: int) -> Tensor:
+    """All windows of a picture "32 32 c" as rows "P (s s c)"."""
+    views = np.lib.stride_tricks.sliding_window_view(picture, (side, side), axis=(0, 1))  # "y x c s s"
     count = views.shape[0] * views.shape[1]
     return torch.from_numpy(np.ascontiguousarray(views.transpose(0, 1, 3, 4, 2)).reshape(count, -1))
 
 
 def _size_bank(style: str, size: str) -> SizeBank:
-    styled_grey = halved(apply_style(style, np.full((PAGE, PAGE, 3), _GREY, dtype=np.uint8)))
+    styled_grey = halved(apply_style(style, np.full((PICTURE_SIDE, PICTURE_SIDE, 3), _GREY, dtype=np.uint8)))
     painted, alphas = [], []
     for kind, colour in looks():
-        alpha, page = _on_grey(Group(kind, colour=colour, size=size))
+        alpha, picture = _on_grey(Group(kind, colour=colour, size=size))
         half_alpha = halved(alpha)
-        painted.append(halved(apply_style(style, page)) - (1 - half_alpha) * styled_grey)
+        painted.append(halved(apply_style(style, picture)) - (1 - half_alpha) * styled_grey)
         alphas.append(half_alpha)
-    start, stop = (PAGE - SIDE[size]) // 4, (PAGE + SIDE[size]) // 4
+    start, stop = (PICTURE_SIDE - SIDE[size]) // 4, (PICTURE_SIDE + SIDE[size]) // 4
     cut = (slice(None), slice(start, stop), slice(start, stop))
     painted_LD, alpha_LS = np.stack(painted)[cut], np.stack(alphas)[cut]
     kinds = list(dict.fromkeys(kind for kind, _ in looks()))
@@ -141,13 +136,13 @@ def _size_bank(style: str, size: str) -> SizeBank:
 
 
 def _on_grey(group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """Alpha "64 64 1" and page "64 64 3" of one thing in the middle of a grey page."""
+    """Alpha "64 64 1" and picture "64 64 3" of one thing in the middle of a grey picture."""
     thing = sprite_of(group)
     height, width = thing.shape[:2]
-    rows = slice(PAGE // 2 - height // 2, PAGE // 2 - height // 2 + height)
-    columns = slice(PAGE // 2 - width // 2, PAGE // 2 - width // 2 + width)
-    alpha = np.zeros((PAGE, PAGE, 1), dtype=np.float32)
+    rows = slice(PICTURE_SIDE // 2 - height // 2, PICTURE_SIDE // 2 - height // 2 + height)
+    columns = slice(PICTURE_SIDE // 2 - width // 2, PICTURE_SIDE // 2 - width // 2 + width)
+    alpha = np.zeros((PICTURE_SIDE, PICTURE_SIDE, 1), dtype=np.float32)
     alpha[rows, columns] = thing[..., 3:]
-    page = np.full((PAGE, PAGE, 3), _GREY, dtype=np.float32) * (1 - alpha)
-    page[rows, columns] += thing[..., :3]
-    return alpha, (page + 0.5).astype(np.uint8)
+    picture = np.full((PICTURE_SIDE, PICTURE_SIDE, 3), _GREY, dtype=np.float32) * (1 - alpha)
+    picture[rows, columns] += thing[..., :3]
+    return alpha, (picture + 0.5).astype(np.uint8)

@@ -24,7 +24,7 @@ def canonical(scene: Scene) -> str:
 
 
 def look_suffix(scene: Scene) -> str:
-    """ ", at night, in pixel art style"; empty for a plain storybook page."""
+    """ ", at night, in pixel art style"; empty for a plain storybook picture."""
     background = "" if scene.background == "plain" else f", {BACKGROUNDS[scene.background].phrases[0]}"
     style = "" if scene.style == "storybook" else f", {STYLES[scene.style].phrases[0]}"
     return background + style
@@ -69,7 +69,7 @@ def free(rng: random.Random, scene: Scene, split: Split = "train") -> str:
 
 
 def in_reading_order(scene: Scene) -> Scene:
-    """The same page with its groups from top left to bottom right: the order a reader of the picture can know."""
+    """The same picture with its groups from top left to bottom right: the only order that a picture shows."""
     return replace(scene, groups=tuple(sorted(scene.groups, key=lambda group: PLACES.index(group.place))))
 
 

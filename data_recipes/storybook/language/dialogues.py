@@ -1,16 +1,16 @@
-"""Dialogues: draw, look, change, ask, draw again, chat; everything refers to the picture that was seen last."""
+"""Dialogues that mix drawing, questions, edits and talk; each turn refers to the picture that was seen last."""
 
 from __future__ import annotations
 
 import random
 
 from data_recipes.storybook.language.captions import canonical
+from data_recipes.storybook.language.drawing_prompts import sample_drawing, sample_upload
 from data_recipes.storybook.language.drawing_requests import phrase
 from data_recipes.storybook.language.edits import sample_edit
 from data_recipes.storybook.language.impossible import impossible_edit
 from data_recipes.storybook.language.questions import ask
-from data_recipes.storybook.language.talk import Turn, drawing_turn, information, refusal, small_talk, task
-from data_recipes.storybook.language.wishes import sample_drawing, sample_page
+from data_recipes.storybook.language.talk import ScriptedTurn, drawing_turn, information, refusal, small_talk, task
 from data_recipes.storybook.language.wording import rough
 from data_recipes.storybook.splits import Phrases, Split
 from data_recipes.storybook.world.scene import Scene
@@ -30,18 +30,18 @@ RECALLS = Phrases(
 )  # fmt: skip
 
 
-def make_dialogue(rng: random.Random, split: Split = "train", num_turns: int | None = None) -> list[Turn]:
+def make_dialogue(rng: random.Random, split: Split = "train", num_turns: int | None = None) -> list[ScriptedTurn]:
     """A dialogue of 2 to 8 turns that starts with a picture, drawn or uploaded, at times after a greeting."""
     wanted = num_turns or rng.choices(*NUM_TURNS)[0]
-    turns: list[Turn] = small_talk(rng, split) if rng.random() < 0.12 else []
+    turns: list[ScriptedTurn] = small_talk(rng, split) if rng.random() < 0.12 else []
     while len(turns) < wanted:
         turns += next_turns(rng, split, turns)
     return turns
 
 
-def next_turns(rng: random.Random, split: Split, turns: list[Turn]) -> list[Turn]:
-    """What may follow: one turn, or two where an offer is answered."""
-    scene, recent = current_page(turns)
+def next_turns(rng: random.Random, split: Split, turns: list[ScriptedTurn]) -> list[ScriptedTurn]:
+    """One random turn that may follow, or two where an offer is answered."""
+    scene, recent = current_scene(turns)
     if scene is None:
         return [_upload(rng, split)] if rng.random() < 0.27 else [_draw(rng, split)]
     pictures = sum((turn.drawn is not None) + (turn.uploaded is not None) for turn in turns)
@@ -57,42 +57,42 @@ def next_turns(rng: random.Random, split: Split, turns: list[Turn]) -> list[Turn
     return _words_only(rng, split, scene, drawn=turns[-1].drawn is not None)
 
 
-def current_page(turns: list[Turn]) -> tuple[Scene | None, int | None]:
-    """The page seen last, and the index of the group that "it" means: the one that the last edit changed."""
-    pages = [page for turn in turns for page in (turn.uploaded, turn.drawn) if page is not None]
-    if not pages:
+def current_scene(turns: list[ScriptedTurn]) -> tuple[Scene | None, int | None]:
+    """The picture seen last, and the index of the group that "it" means: the one that the last edit changed."""
+    scenes = [scene for turn in turns for scene in (turn.uploaded, turn.drawn) if scene is not None]
+    if not scenes:
         return None, None
     recent = None
-    if len(pages) > 1 and turns[-1].kind.startswith("edit"):
-        changed = [i for i, group in enumerate(pages[-1].groups) if group not in pages[-2].groups]
+    if len(scenes) > 1 and turns[-1].kind.startswith("edit"):
+        changed = [i for i, group in enumerate(scenes[-1].groups) if group not in scenes[-2].groups]
         recent = changed[0] if len(changed) == 1 else None
-    return pages[-1], recent
+    return scenes[-1], recent
 
 
-def _draw(rng: random.Random, split: Split) -> Turn:
-    wish, scene = sample_drawing(rng, split)
-    return drawing_turn("draw", phrase(rng, wish, split), scene)
+def _draw(rng: random.Random, split: Split) -> ScriptedTurn:
+    prompt, scene = sample_drawing(rng, split)
+    return drawing_turn("draw", phrase(rng, prompt, split), scene)
 
 
-def _upload(rng: random.Random, split: Split) -> Turn:
-    scene = sample_page(rng, split)
+def _upload(rng: random.Random, split: Split) -> ScriptedTurn:
+    scene = sample_upload(rng, split)
     edit = sample_edit(rng, scene, split) if rng.random() < 0.4 else None
     if edit is not None:
-        return Turn(f"edit {edit.kind}", edit.instruction, canonical(edit.after), edit.after, uploaded=scene)
+        return ScriptedTurn(f"edit {edit.kind}", edit.instruction, canonical(edit.after), edit.after, uploaded=scene)
     asked = ask(rng, scene, split)
-    return Turn(f"ask {asked.kind}", asked.question, asked.answer, uploaded=scene)
+    return ScriptedTurn(f"ask {asked.kind}", asked.question, asked.answer, uploaded=scene)
 
 
-def _words_only(rng: random.Random, split: Split, scene: Scene, drawn: bool) -> list[Turn]:
+def _words_only(rng: random.Random, split: Split, scene: Scene, drawn: bool) -> list[ScriptedTurn]:
     roll = rng.random()
     if roll < 0.09:
         refused = impossible_edit(rng, scene, split)
-        return [Turn("impossible edit", *refused)]
+        return [ScriptedTurn("impossible edit", *refused)]
     if roll < 0.72:
         asked = ask(rng, scene, split)
-        return [Turn(f"ask {asked.kind}", asked.question, asked.answer)]
+        return [ScriptedTurn(f"ask {asked.kind}", asked.question, asked.answer)]
     if roll < 0.8 and drawn:
-        return [Turn("recall", rough(rng, RECALLS.choose(rng, split)), canonical(scene))]
+        return [ScriptedTurn("recall", rough(rng, RECALLS.choose(rng, split)), canonical(scene))]
     if roll < 0.88:
         return small_talk(rng, split)
     if roll < 0.91:

@@ -1,10 +1,10 @@
-"""How people ask for a picture: many ways to say the same wish, with gaps, digits, synonyms and careless typing."""
+"""Wordings of a `DrawingPrompt` as users type it: many templates, digits, synonyms and careless typing."""
 
 from __future__ import annotations
 
 import random
 
-from data_recipes.storybook.language.wishes import KINDS, Want, Wish, complete, wish_for
+from data_recipes.storybook.language.drawing_prompts import KINDS, DrawingPrompt, GroupSpec, complete
 from data_recipes.storybook.language.wording import (
     COUNT_WORDS,
     USER_PLACES,
@@ -178,20 +178,15 @@ SURPRISES = Phrases(
 )  # fmt: skip
 
 
-def phrase(rng: random.Random, wish: Wish, split: Split = "train") -> str:
-    """One user message that says this wish: everything in it, nothing more."""
+def phrase(rng: random.Random, prompt: DrawingPrompt, split: Split = "train") -> str:
+    """One user message that says this prompt: everything in it, nothing more."""
     template = COMMANDS.choose(rng, split)
-    said = scene_words(rng, wish, split, whole_picture=is_verb(template))
+    said = scene_words(rng, prompt, split, whole_picture=is_verb(template))
     return rough(rng, template.format(scene=said))
 
 
-def request(rng: random.Random, scene: Scene, split: Split = "train") -> str:
-    """A user message that a given page answers, with some of its details left out."""
-    return phrase(rng, wish_for(rng, scene), split)
-
-
 def open_request(rng: random.Random, split: Split = "train") -> tuple[str, Scene]:
-    """A request that leaves the choice to the painter, and one page that answers it."""
+    """A request that names a category or nothing at all, and one scene that answers it."""
     while True:
         if rng.random() < 0.35:
             text, kind = SURPRISES.choose(rng, split), rng.choice(KINDS)
@@ -199,7 +194,7 @@ def open_request(rng: random.Random, split: Split = "train") -> tuple[str, Scene
             category = rng.choice(tuple(OPEN_CATEGORIES))
             kind = rng.choice([name for name in KINDS if OBJECTS[name].category == category])
             text = COMMANDS.choose(rng, split).format(scene=rng.choice(OPEN_CATEGORIES[category]))
-        scene = complete(rng, Wish((Want(kind),)), split)
+        scene = complete(rng, DrawingPrompt((GroupSpec(kind),)), split)
         if scene is not None and not is_held_out(scene):
             return rough(rng, text), scene
 
@@ -209,11 +204,11 @@ def is_verb(template: str) -> bool:
     return not any(word in template for word in ("picture", "image", "drawing", "illustration"))
 
 
-def scene_words(rng: random.Random, wish: Wish, split: Split = "train", whole_picture: bool = True) -> str:
-    """The wish as a noun phrase: "two foxes on the left and a tree, at night"."""
-    things = [thing_words(rng, want) for want in wish.wants]
-    words = _join(rng, wish, things, split)
-    background, style = wish.background, wish.style
+def scene_words(rng: random.Random, prompt: DrawingPrompt, split: Split = "train", whole_picture: bool = True) -> str:
+    """The prompt as a noun phrase: "two foxes on the left and a tree, at night"."""
+    things = [thing_words(rng, spec) for spec in prompt.specs]
+    words = _join(rng, prompt, things, split)
+    background, style = prompt.background, prompt.style
     if background in BACKGROUND_NOUNS and rng.random() < 0.12:
         words = f"{BACKGROUND_NOUNS[background]} with {words}"
         background = None
@@ -227,16 +222,16 @@ def scene_words(rng: random.Random, wish: Wish, split: Split = "train", whole_pi
         suffixes.append(rng.choice(STYLES[style].phrases))
     if len(suffixes) == 2 and rng.random() < 0.3:
         suffixes.reverse()
-    comma = rng.random() < 0.4 or any(want.place for want in wish.wants)
+    comma = rng.random() < 0.4 or any(spec.place for spec in prompt.specs)
     return words + "".join(f"{',' if comma else ''} {suffix}" for suffix in suffixes)
 
 
-def thing_words(rng: random.Random, want: Want) -> str:
+def thing_words(rng: random.Random, spec: GroupSpec) -> str:
     """ "two big red cars in the middle"."""
-    size = rng.choice(USER_SIZES[want.size]) + " " if want.size else ""
-    colour = want.colour + " " if want.colour else ""
-    words = counted(rng, want.count, size + colour + user_noun(rng, want.kind, want.count))
-    return f"{words} {rng.choice(USER_PLACES[want.place])}" if want.place else words
+    size = rng.choice(USER_SIZES[spec.size]) + " " if spec.size else ""
+    colour = spec.colour + " " if spec.colour else ""
+    words = counted(rng, spec.count, size + colour + user_noun(rng, spec.kind, spec.count))
+    return f"{words} {rng.choice(USER_PLACES[spec.place])}" if spec.place else words
 
 
 def counted(rng: random.Random, count: int, words: str) -> str:
@@ -255,10 +250,10 @@ def counted(rng: random.Random, count: int, words: str) -> str:
     return f"{COUNT_WORDS[count]} {words}"
 
 
-def _join(rng: random.Random, wish: Wish, things: list[str], split: Split) -> str:
-    if wish.relation:
+def _join(rng: random.Random, prompt: DrawingPrompt, things: list[str], split: Split) -> str:
+    if prompt.relation:
         first, second = things[:2]
-        return RELATIONS[wish.relation].choose(rng, split).format(a=first, b=second)
+        return RELATIONS[prompt.relation].choose(rng, split).format(a=first, b=second)
     if len(things) == 2:
         return JOINTS.choose(rng, split).format(a=things[0], b=things[1])
     return listing(things, pick(rng, ("and", "and", "plus", "with")))

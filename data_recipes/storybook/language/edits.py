@@ -1,6 +1,6 @@
-"""Changes to a page: an instruction in many wordings and the page after it. What is not mentioned stays as it was.
+"""Edits: an instruction in many wordings and the scene after it. What is not mentioned stays as it was.
 
-The rules of the page force two exceptions: a lone thing in the middle steps aside for a new one, and several equal
+The rules of the picture force two exceptions: a lone thing in the middle steps aside for a new one, and several equal
 things become small beside others and go to the middle when they are left alone.
 """
 
@@ -10,9 +10,16 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from data_recipes.storybook.language.drawing_prompts import (
+    ARTISTIC,
+    COLOUR_NAMES,
+    HIDING_STYLES,
+    KINDS,
+    OPPOSITE,
+    SCENIC,
+)
 from data_recipes.storybook.language.drawing_requests import counted
 from data_recipes.storybook.language.edit_phrases import TEMPLATES
-from data_recipes.storybook.language.wishes import ARTISTIC, COLOUR_NAMES, HIDING_STYLES, KINDS, OPPOSITE, SCENIC
 from data_recipes.storybook.language.wording import USER_PLACES, noun, pronoun, rough, user_definite, user_noun
 from data_recipes.storybook.splits import Phrases, Split, colour_is_held_out, may_show
 from data_recipes.storybook.world.layout import is_possible
@@ -40,7 +47,7 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class Edit:
-    """An instruction and the pages before and after it. Untouched groups are equal in both and keep their order."""
+    """An instruction and the pictures before and after it. Untouched groups are equal in both and keep their order."""
 
     kind: str  # a name in WEIGHTS
     instruction: str
@@ -50,13 +57,15 @@ class Edit:
 
 @dataclass(frozen=True)
 class Saying:
-    """How a group is pointed at: how often by "it" on a page with one group, and which group "it" means on any page."""
+    """How an instruction refers to a group: how often as "it" where there is only one, and which group "it" means."""
 
     it: float
     recent: int | None = None
 
 
-Made = tuple[str, Scene] | None  # the neat instruction and the page after it; None = this edit does not fit this page
+Made = (
+    tuple[str, Scene] | None
+)  # the instruction before `rough`, and the scene after it; None = this edit does not fit this scene
 
 
 def sample_edit(
@@ -67,10 +76,10 @@ def sample_edit(
     say_it: float = 0.35,
     recent: int | None = None,
 ) -> Edit | None:
-    """One edit of the page, of the given kind or any; None if none was found that fits (rare).
+    """One edit of the picture, of the given kind or any; None if none was found that fits (rare).
 
-    `say_it` is how often a page with one group is referred to by "it" or "them" instead of by name; `recent` is the
-    index of the group that was just spoken of, which "it" may mean on any page.
+    `say_it` is how often a picture with one group is referred to by "it" or "them" instead of by name; `recent` is the
+    index of the group that was just spoken of, which "it" may mean on any picture.
     """
     for _ in range(16):
         chosen = kind or rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
@@ -88,7 +97,7 @@ def with_group(scene: Scene, index: int, group: Group) -> Scene:
 
 
 def _target(rng: random.Random, scene: Scene, saying: Saying) -> tuple[int, Group, str]:
-    """A group of the page and the words that point at it."""
+    """A group of the picture and the words that point at it."""
     if saying.recent is not None and saying.it and rng.random() < 0.4:
         return saying.recent, scene.groups[saying.recent], pronoun(scene.groups[saying.recent])
     index = rng.randrange(len(scene.groups))
@@ -99,7 +108,7 @@ def _target(rng: random.Random, scene: Scene, saying: Saying) -> tuple[int, Grou
 
 
 def _new_thing(rng: random.Random, scene: Scene, split: Split, count: int = 1) -> tuple[Group, str]:
-    """A kind that is not on the page yet, and how it is named with its adjectives."""
+    """A kind that is not in the picture yet, and how it is named with its adjectives."""
     kind = rng.choice([kind for kind in rng.sample(KINDS, 4) if all(kind != g.kind for g in scene.groups)])
     thing = OBJECTS[kind]
     colour, said = thing.colour if thing.recolourable else None, ""
@@ -134,7 +143,7 @@ def _add(rng: random.Random, scene: Scene, split: Split, saying: Saying) -> Made
 
 
 def _additions(scene: Scene, new: Group, places: tuple[str, ...]) -> Iterator[Scene]:
-    """The page with the new group at each of the places; last, a lone group steps aside to make room."""
+    """The picture with the new group at each of the places; last, a lone group steps aside to make room."""
     for place in places:
         yield replace(scene, groups=(*scene.groups, replace(new, place=place)))
     if len(scene.groups) == 1:
@@ -145,7 +154,7 @@ def _additions(scene: Scene, new: Group, places: tuple[str, ...]) -> Iterator[Sc
 
 
 def refitted(scene: Scene, index: int, group: Group) -> Scene:
-    """The page with this group; where several things cannot stand like that, they become small or go to the middle."""
+    """The scene with this group; several things that cannot stand like that become small or go to the middle."""
     after = with_group(scene, index, group)
     if is_possible(after) or group.count == 1:
         return after

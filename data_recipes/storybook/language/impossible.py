@@ -1,12 +1,12 @@
-"""Changes that cannot be made: the thing is not there, its colours are its own, or it is as big or small as it gets."""
+"""Edits that cannot be made: the thing is absent, cannot be recoloured, or has its largest or smallest size already."""
 
 from __future__ import annotations
 
 import random
 
+from data_recipes.storybook.language.drawing_prompts import COLOUR_NAMES, KINDS
 from data_recipes.storybook.language.edits import FAMILIES, TO_PLACE
 from data_recipes.storybook.language.questions import all_groups_of, kinds_of
-from data_recipes.storybook.language.wishes import COLOUR_NAMES, KINDS
 from data_recipes.storybook.language.wording import (
     USER_PLACES,
     article,
@@ -23,14 +23,14 @@ from data_recipes.storybook.world.vocabulary import OBJECTS
 
 
 def impossible_edit(rng: random.Random, scene: Scene, split: Split = "train") -> tuple[str, str]:
-    """An instruction that this page cannot follow, and the honest reply."""
+    """An instruction that this picture cannot follow, and the honest reply."""
     makers = (_wrong_colour, _at_the_limit, _absent)
     first = rng.randrange(3)
     for maker in (*makers[first:], _absent):
         made = maker(rng, scene, split)
         if made is not None:
             return rough(rng, made[0]), made[1]
-    raise AssertionError("there is always something that is not on the page")
+    raise AssertionError("there is always something that is not in the picture")
 
 
 def _absent(rng: random.Random, scene: Scene, split: Split) -> tuple[str, str] | None:

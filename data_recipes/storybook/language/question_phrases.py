@@ -1,4 +1,4 @@
-"""How people ask about a page: for every kind of question many wordings, commonest first."""
+"""How people ask about a picture: for every kind of question many wordings, commonest first."""
 
 TEMPLATES = {
     "presence": ("is there {a}?", "do you see {a}?", "can you see {a}?", "is there {a} in the picture?",

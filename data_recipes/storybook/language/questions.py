@@ -1,4 +1,4 @@
-"""Questions about a page, with short canonical answers and the key that a right answer must hold.
+"""Questions about a picture, with short canonical answers and the key words that a right answer contains.
 
 Every question is answered from the scene alone. Colours are asked only where the style shows them. Where an answer
 follows from what is seen, what is seen comes first ("The owl is large and the ring is small, so the owl is bigger."):
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from data_recipes.storybook.language.captions import canonical, long, short
+from data_recipes.storybook.language.drawing_prompts import HIDING_STYLES, KINDS, cell
 from data_recipes.storybook.language.question_phrases import TEMPLATES
-from data_recipes.storybook.language.wishes import HIDING_STYLES, KINDS, cell
 from data_recipes.storybook.language.wording import (
     COUNT_WORDS,
     PLACE_PHRASES,
@@ -59,7 +59,7 @@ FAMILIES = {kind: Phrases(f"question {kind}", templates) for kind, templates in 
 
 @dataclass(frozen=True)
 class Question:
-    """A question on one page. `key` holds the words that a right answer may hold, any one of them suffices."""
+    """A question on one picture. `key` holds the words that a right answer may hold, any one of them suffices."""
 
     kind: str  # a name in MAKERS, or "more", "which", or one of the other two descriptions
     question: str
@@ -98,7 +98,7 @@ def ask(rng: random.Random, scene: Scene, split: Split = "train", kind: str | No
 
 
 def _other_kind(rng: random.Random, scene: Scene) -> str:
-    """A kind that is not on the page; half of the time a near one, of the category of a thing on it."""
+    """A kind that is not on the picture; half of the time a near one, of the category of a thing on it."""
     while True:
         near = OBJECTS[rng.choice(scene.groups).kind].category
         kind = rng.choice(kinds_of(near) if rng.random() < 0.5 else KINDS)
@@ -111,7 +111,7 @@ def _question(rng: random.Random, split: Split, kind: str, answer: str, key: tup
     return Question(kind, rough(rng, text), answer, key)
 
 
-def _on_the_page(scene: Scene) -> str:
+def _in_the_picture(scene: Scene) -> str:
     """ "a fox and two cars": what stands there, equal kinds together."""
     counts: dict[str, int] = {}
     for group in scene.groups:
@@ -125,11 +125,11 @@ def _present(total: int, names: tuple[str, str]) -> str:
 
 
 def _missing(scene: Scene, name: str) -> str:
-    return f"There is no {name}, but {_on_the_page(scene)}."
+    return f"There is no {name}, but {_in_the_picture(scene)}."
 
 
 def _single_reference(rng: random.Random, scene: Scene, group: Group, it: float = 0.25) -> dict[str, str]:
-    """The words that point at a group; a single thing alone on its page is at times just "it"."""
+    """The words that point at a group; a single thing alone on its picture is at times just "it"."""
     verbs = ("is", "has", "does") if group.count == 1 else ("are", "have", "do")
     alone = len(scene.groups) == 1 and group.count == 1
     the = "it" if alone and rng.random() < it else user_definite(rng, scene, group)
@@ -186,7 +186,7 @@ def _position(rng: random.Random, scene: Scene, split: Split) -> Question | None
 
 
 def _absent(rng: random.Random, scene: Scene, split: Split) -> Question | None:
-    """Asks after a thing that is not there, as if it were."""
+    """A question about a thing that is absent, worded as if it were there."""
     kind = _other_kind(rng, scene)
     family = rng.choice(("position", "size", "colour"))
     template = FAMILIES[family].choose(rng, split)
@@ -333,7 +333,7 @@ def which(rng: random.Random, scene: Scene, split: Split = "train") -> Question:
 
 
 def describe(rng: random.Random, scene: Scene, split: Split = "train", kind: str = "description") -> Question:
-    """A wish for a description; its key is the whole sentence."""
+    """A request for a description; its key is the whole sentence."""
     answer = {"description": canonical, "short description": short, "long description": long}[kind](scene)
     return _question(rng, split, kind, answer, (answer,))
 

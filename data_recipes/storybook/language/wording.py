@@ -1,4 +1,4 @@
-"""How words are put together: articles, counts, plurals, places, references, and how carelessly people type."""
+"""English grammar of the storybook: articles, counts, plurals, places, references; and typing errors of users."""
 
 from __future__ import annotations
 

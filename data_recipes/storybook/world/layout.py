@@ -1,19 +1,21 @@
 """Where the things of a scene stand, and which scenes are possible.
 
-Positions are a function of names alone. Lengths here are in units of a 64 px page; `render.py` scales them.
+Positions are a function of names alone. Lengths here are in units of a 64 px picture; `render.py` scales them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from data_recipes.storybook.world.scene import MAX_COUNT, MAX_GROUPS, PLACES, SIZES, Group, Scene
 from data_recipes.storybook.world.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, STYLES
 
-PAGE = 64
+PICTURE_SIDE = 64
 SIDE: dict[str, int] = dict(zip(SIZES, (16, 24, 32), strict=True))
 CENTRE: dict[str, tuple[int, int]] = {place: (16 + 16 * (i % 3), 16 + 16 * (i // 3)) for i, place in enumerate(PLACES)}
 MAX_STACK = 3  # things of one group beside other groups
 
-_SPREADS: dict[int, tuple[tuple[int, int], ...]] = {  # in units of the spread, around the middle of the page
+_SPREADS: dict[int, tuple[tuple[int, int], ...]] = {  # in units of the spread, around the middle of the picture
     1: ((0, 0),),
     2: ((-1, 0), (1, 0)),
     3: ((0, -1), (-1, 1), (1, 1)),
@@ -83,7 +85,7 @@ def is_possible(scene: Scene) -> bool:
     return True
 
 
-def _check_name(what: str, name: str, allowed) -> None:
+def _check_name(what: str, name: str, allowed: Collection[str]) -> None:
     if name not in allowed:
         raise ValueError(f"unknown {what} {name!r}; known are {', '.join(allowed)}")
 
@@ -101,7 +103,7 @@ def _check_group(group: Group, alone: bool) -> None:
     if group.count > 1 and alone:
         if group.place != "center" or group.size == "large":
             raise ValueError(
-                f"{group.count} things alone on the page are small or medium, at the place 'center', "
+                f"{group.count} things alone in a picture are small or medium, at the place 'center', "
                 f"got {group.size} at {group.place!r}"
             )
     elif group.count > 1 and (

@@ -1,4 +1,4 @@
-"""Random scenes that can be drawn."""
+"""Random scenes that can be drawn: pictures for training tokenizers and testing the judge."""
 
 from __future__ import annotations
 

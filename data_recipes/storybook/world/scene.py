@@ -1,4 +1,4 @@
-"""A scene: what is on one page of the storybook, fully described by a few names.
+"""A scene: the complete description of one storybook picture by a few names.
 
 A scene is a background, a style and one to three groups of equal things, each group at its own place. Everything that
 can be seen follows from these names alone (there is no hidden randomness), so that a caption can determine a picture
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SIZES = ("small", "medium", "large")  # 16, 24 and 32 px on a page of 64 px
+SIZES = ("small", "medium", "large")  # 16, 24 and 32 px on a picture of 64 px
 PLACES = (
     "top left", "top", "top right",
     "left", "center", "right",
@@ -32,7 +32,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene:
-    """A page: groups (no two of one kind and colour), a background (world.BACKGROUNDS), a style (world.STYLES)."""
+    """A picture: groups (no two of one kind and colour), a background (world.BACKGROUNDS), a style (world.STYLES)."""
 
     groups: tuple[Group, ...]
     background: str = "plain"

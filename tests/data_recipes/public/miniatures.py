@@ -16,6 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_recipes.public.built_folder import Built
+from data_recipes.public.manifest import BuildSettings
+from data_recipes.public.shards import build
+
 BROKEN = b"\xff\xd8\xff\xe0 this is no picture"
 
 
@@ -211,3 +215,12 @@ write: dict[str, Callable[[Path], None]] = {
         midjourney_prompts,
     )  # fmt: skip
 }
+
+
+def built(name: str, folder: Path, describe: Callable | None = None, **settings) -> Built:
+    """The miniature of this set, written to `folder / "source"` and built in `folder / "out"`."""
+    if not (folder / "source").exists():
+        write[name](folder / "source")
+    for _ in build(BuildSettings(data_set=name, source=str(folder / "source"), **settings), folder / "out", describe):
+        pass
+    return Built(folder / "out")

@@ -7,20 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from data_recipes.mixtures import Mixture, Part
-from data_recipes.public.base import Row
+from data_recipes.public.base import SourceRow
 from data_recipes.public.build import main
 from data_recipes.public.built_folder import Built
 from data_recipes.public.catalogue import DATA_SETS
 from data_recipes.public.manifest import BuildSettings, Manifest
 from data_recipes.public.shards import build
 from tests.data_recipes.public import miniatures
+from tests.data_recipes.public.miniatures import built
 
 ROOT = Path(__file__).parents[3]
 
@@ -28,15 +28,6 @@ ROOT = Path(__file__).parents[3]
 def describe(image: Image.Image) -> str:
     """A captioner whose words depend on the picture."""
     return f"A blur of {image.resize((1, 1)).getpixel((0, 0))}."
-
-
-def built(name: str, folder: Path, describe: Callable | None = None, **settings) -> Built:
-    if not (folder / "source").exists():
-        miniatures.write[name](folder / "source")
-    settings = BuildSettings(data_set=name, source=str(folder / "source"), **settings)
-    for _ in build(settings, folder / "out", describe):
-        pass
-    return Built(folder / "out")
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -306,6 +297,6 @@ def test_training_reads_a_mixture_of_built_sets_and_drawn_ones(tmp_path: Path) -
 def test_a_row_whose_caption_holds_a_placeholder_is_malformed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from data_recipes.public.sets import imagenet
 
-    row = Row(id="1", pictures=(), captions=("an <image> of a fox",))
+    row = SourceRow(id="1", pictures=(), captions=("an <image> of a fox",))
     monkeypatch.setattr(imagenet, "read", lambda source: iter([row]))
     assert built("imagenet", tmp_path).manifest.dropped == {"malformed": 1}

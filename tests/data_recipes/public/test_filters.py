@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from data_recipes.public.base import Row, Turn
+from data_recipes.public.base import PublishedTurn, SourceRow
 from data_recipes.public.filters import (
     Aspect,
     ExactDuplicates,
     Opened,
     OpenedPicture,
-    Score,
+    ScoreFilter,
     ShortSide,
     SimilarPictures,
     difference_hash,
@@ -25,7 +25,7 @@ def opened(*images: Image.Image, quality_format: str = "PNG", **fields) -> Opene
         OpenedPicture(str(number), encoded(image, quality_format), image, quality_format)
         for number, image in enumerate(images)
     )
-    return Opened(Row(id="row", **fields), pictures)
+    return Opened(SourceRow(id="row", **fields), pictures)
 
 
 def keep(one, *candidates: Opened) -> list[bool]:
@@ -57,11 +57,11 @@ def test_a_score_of_the_table_comes_before_a_scorer_and_one_of_them_is_needed() 
         return 7.0
 
     rated, unrated = opened(noise(1), scores={"aesthetic": 5.0}), opened(noise(1))
-    assert Score("aesthetic", 5.0).keeps(rated) and not Score("aesthetic", 5.1).keeps(rated)
-    assert not Score("aesthetic", 6.0, scorer=scorer).keeps(rated) and asked == []
-    assert Score("aesthetic", 6.0, scorer=scorer).keeps(unrated) and len(asked) == 1
+    assert ScoreFilter("aesthetic", 5.0).keeps(rated) and not ScoreFilter("aesthetic", 5.1).keeps(rated)
+    assert not ScoreFilter("aesthetic", 6.0, scorer=scorer).keeps(rated) and asked == []
+    assert ScoreFilter("aesthetic", 6.0, scorer=scorer).keeps(unrated) and len(asked) == 1
     with pytest.raises(ValueError, match="no aesthetic score.*--scorer"):
-        Score("aesthetic", 6.0).keeps(unrated)
+        ScoreFilter("aesthetic", 6.0).keeps(unrated)
 
 
 def test_a_watermark_score_is_a_ceiling() -> None:
@@ -76,13 +76,13 @@ def test_the_same_file_is_drawn_once() -> None:
 
 def test_two_questions_about_one_picture_are_no_duplicates_but_the_same_question_twice_is() -> None:
     def question(words: str) -> Opened:
-        return opened(noise(1), turns=(Turn("user", "<image>" + words), Turn("assistant", "yes")))
+        return opened(noise(1), turns=(PublishedTurn("user", "<image>" + words), PublishedTurn("assistant", "yes")))
 
     assert keep(ExactDuplicates(), question("red?"), question("blue?"), question("red?")) == [True, True, False]
 
 
 def test_an_edit_is_known_by_its_target() -> None:
-    turns = (Turn("user", "<image>redraw it"), Turn("assistant", "<image_gen>"))
+    turns = (PublishedTurn("user", "<image>redraw it"), PublishedTurn("assistant", "<image_gen>"))
     pairs = [opened(noise(before), noise(after), turns=turns) for before, after in ((1, 2), (1, 3), (4, 2))]
     assert keep(ExactDuplicates(), *pairs) == [True, True, False]
     assert keep(SimilarPictures(3), *pairs) == [True, True, False]

@@ -14,23 +14,23 @@ import pytest
 from PIL import Image
 
 from data_recipes.public import sources
-from data_recipes.public.base import BrokenImage, DataSet, Row, decode, misplaced
+from data_recipes.public.base import BrokenImage, DataSet, SourceRow, decode, misplaced
 from data_recipes.public.catalogue import DATA_SETS, recipe
 from data_recipes.public.sets.midjourney_prompts import clean_prompt
 from data_recipes.public.sets.open_images import photo_of
 from tests.data_recipes.public import miniatures
 
 
-def rows_of(name: str, folder: Path) -> list[Row]:
+def rows_of(name: str, folder: Path) -> list[SourceRow]:
     miniatures.write[name](folder)
     return list(recipe(name).read(str(folder)))
 
 
-def said(row: Row) -> list[tuple[str, str]]:
+def said(row: SourceRow) -> list[tuple[str, str]]:
     return [(turn.role, turn.content) for turn in row.turns]
 
 
-def broken(rows: list[Row]) -> list[str]:
+def broken(rows: list[SourceRow]) -> list[str]:
     names = []
     for row in rows:
         for picture in row.pictures:

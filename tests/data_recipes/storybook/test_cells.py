@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_recipes.storybook.cells import CLASSES, WORDS, cell_labels
-from data_recipes.storybook.language.wishes import sample_page
+from data_recipes.storybook.language.drawing_prompts import sample_upload
 from data_recipes.storybook.world.scene import Group, Scene
 from data_recipes.storybook.world.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, STYLES
 
@@ -40,7 +40,7 @@ def test_the_count_of_a_group_stands_in_the_cells_of_each_of_its_things() -> Non
 
 def test_no_class_is_beyond_those_announced() -> None:
     for seed in range(50):
-        labels = cell_labels(sample_page(random.Random(seed)))
+        labels = cell_labels(sample_upload(random.Random(seed)))
         assert set(labels) == set(CLASSES)
         for name, numbers in labels.items():
             assert 0 <= numbers.min() and numbers.max() < CLASSES[name]

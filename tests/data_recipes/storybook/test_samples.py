@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections import Counter
+from collections.abc import Iterable
 from itertools import islice
 
 import pytest
 from PIL import Image
 
-from data_recipes.storybook import samples
+from data_recipes.storybook import samples, script_messages
 from data_recipes.storybook.drawing.render import render
+from data_recipes.storybook.judging.cases import DRAW_PROMPTS, ask_cases, draw_cases, edit_cases
 from data_recipes.storybook.language.captions import parse_canonical
 from data_recipes.storybook.samples import MAKERS, MIXTURE, TOLD, make_sample, text_corpus
 from data_recipes.storybook.splits import Phrases, is_held_out
@@ -23,6 +27,29 @@ def test_equal_ids_give_equal_conversations() -> None:
         assert [m.text for m in first.messages] == [m.text for m in second.messages]
         for a, b in zip(first.messages, second.messages, strict=True):
             assert [part.image.tobytes() for part in a.images] == [part.image.tobytes() for part in b.images]
+
+
+# A change of these changes what every run in progress and every published number was made from.
+PINNED = {
+    "train": "da96c800bea387ed",
+    "heldout": "67ff239bc3a5c217",
+    "corpus": "247f24df6a41d191",
+    "cases": "1707e4499719f83a",
+}
+
+
+def digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]
+
+
+def test_the_words_of_the_streams_and_cases_are_those_that_nano_learnt_from() -> None:
+    cases = [case.request for category in DRAW_PROMPTS for case in draw_cases(category, 5)]
+    cases += [case.question.question for case in ask_cases(20)] + [edit.instruction for edit in edit_cases(20)]
+    found = {
+        split: digest(f"{m.role}: {m.text}" for i in range(20) for m in make_sample(i, split=split).messages)
+        for split in ("train", "heldout")
+    }
+    assert found | {"corpus": digest(text_corpus(100)), "cases": digest(cases)} == PINNED
 
 
 def test_the_splits_are_different_streams() -> None:
@@ -45,7 +72,8 @@ def test_training_shows_no_held_out_page_and_no_held_out_wording(monkeypatch: py
         return blank
 
     monkeypatch.setattr(Phrases, "choose", recorded_choose)
-    monkeypatch.setattr(samples, "render", recorded_render)
+    for module in (samples, script_messages):
+        monkeypatch.setattr(module, "render", recorded_render)
     for sample_id in range(3000):
         make_sample(sample_id)
     assert len(shown) > 3000
@@ -97,5 +125,5 @@ def test_the_corpus_is_reproducible_and_holds_both_sides() -> None:
 def test_a_page_that_is_told_is_asked_about_without_a_picture() -> None:
     for sample_id in range(40):
         first, *later = make_sample(sample_id, mixture={"told": 1.0}).messages
-        assert any(first.text.startswith(opening.removesuffix("{page}")) for opening in TOLD)
+        assert any(first.text.startswith(opening.removesuffix("{picture}")) for opening in TOLD)
         assert not any(message.images for message in (first, *later))

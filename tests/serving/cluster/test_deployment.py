@@ -59,7 +59,7 @@ def test_impossible_clusters_are_refused(fields: dict) -> None:
 def test_without_ray_the_extra_is_named() -> None:
     code = (
         "import sys; sys.modules['ray'] = None\n"
-        "from vargpt.serving.cluster.deployment import deployment\n"
+        "from vargpt.serving.cluster import deployment\n"
         "try: deployment.library()\n"
         "except ImportError as error: print(error)"
     )

@@ -24,7 +24,7 @@ from vargpt.pictures.preference_rows import ROWS, PreferenceFolder
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import ImagePart, ImageSampling, Message, TextPart, TurnFinished
 
-MODEL, PROCESSOR = tiny_model(), tiny_processor()
+MODEL, PROCESSOR = tiny_model(3, image_sampling={"temperature": 1.0}), tiny_processor()
 
 
 def same(one: Message, other: Message) -> bool:
@@ -92,7 +92,7 @@ def test_only_the_last_reply_is_scored_and_earlier_pictures_are_read_back() -> N
     batch = reply_batch([talk, [*row.prompt, row.rejected]], MODEL, PROCESSOR, score_text=True)
     slots = (batch["input_ids"] == PROCESSOR.special.gen_pad).sum(1)
     assert slots.tolist() == [21, 21]
-    assert torch.equal(batch["image_bits"][0], talk[-1].images[0].tokens.flat()[0])
+    assert torch.equal(batch["pictures"].tokens.flat()[0], talk[-1].images[0].tokens.flat()[0])
     assert len(batch["image_grid_thw"]) == 3 == len(batch["image_latents"]), "an upload, what was drawn, an upload"
     said = [
         PROCESSOR.tokenizer.decode(ids[labels != IGNORE_INDEX])
@@ -106,8 +106,9 @@ def test_pictures_without_tokens_are_encoded_in_the_size_of_the_others() -> None
     uploaded = ImagePart(picture(5, (90, 70)))
     talks = [[Message.of("user", "draw a fox"), Message.of("assistant", part)] for part in (own, uploaded)]
     batch = reply_batch(talks, MODEL, PROCESSOR)
-    assert batch["image_size"] == (16, 32) and batch["image_bits"].shape == (2, 11, 8)
-    assert torch.equal(batch["image_bits"][0], own.tokens.flat()[0])
+    layout = batch["pictures"].tokens.layout
+    assert (layout.height, layout.width) == (16, 32) and batch["pictures"].tokens.flat().shape == (2, 11, 8)
+    assert torch.equal(batch["pictures"].tokens.flat()[0], own.tokens.flat()[0])
     with pytest.raises(ValueError, match="32x16, 32x32 pixels"):
         layout_of([own, drawn(MODEL, 3)], MODEL)
     with pytest.raises(ValueError, match="conversation 0 does not end with a picture"):

@@ -18,14 +18,14 @@ from data_recipes.storybook.judging.cases import draw_cases, practice_cases
 from data_recipes.storybook.judging.judge import Judge
 from data_recipes.storybook.judging.reading import Reading, Thing
 from data_recipes.storybook.judging.scoring import credit, meets, reading_of
-from data_recipes.storybook.language.wishes import Want, Wish
+from data_recipes.storybook.language.drawing_prompts import DrawingPrompt, GroupSpec
 from data_recipes.storybook.splits import is_held_out
 from training.preferences.rewards import ClipEncoder, aesthetic_reward, linear_layers, reward_named, storybook_reward
 from vargpt.testing import tiny_tokenizer
 
 FOX = Thing("fox", None, "medium", (20.0, 32.0), 1.0)
 RED_CAR = Thing("car", "red", "medium", (44.0, 32.0), 1.0)
-WISH = Wish((Want("fox"), Want("car", colour="red")), background="beach", relation="left of")
+WISH = DrawingPrompt((GroupSpec("fox"), GroupSpec("car", colour="red")), background="beach", relation="left of")
 
 
 def page(*things: Thing, background: str = "beach") -> Reading:
@@ -52,14 +52,14 @@ def test_full_credit_is_for_pages_that_meet_the_wish_alone(category) -> None:
     for case in cases:
         for scene in (other.scene for other in cases):
             reading = reading_of(scene)
-            assert (credit(reading, case.wish) == 1.0) == meets(reading, case.wish, strict=True)
+            assert (credit(reading, case.prompt) == 1.0) == meets(reading, case.prompt, strict=True)
 
 
 def test_practice_shows_every_category_and_nothing_that_is_held_out() -> None:
     cases = practice_cases(48)
     assert len({case.category for case in cases}) == 8
     assert not any(is_held_out(case.scene) for case in cases)
-    assert all(case.wish.is_met_by(case.scene) for case in cases)
+    assert all(case.prompt.is_met_by(case.scene) for case in cases)
     assert practice_cases(4) == cases[:4] and practice_cases(4, seed=1) != cases[:4]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from data_recipes.storybook.judging.cases import DRAW_WISHES
+from data_recipes.storybook.judging.cases import DRAW_PROMPTS
 from training.preferences import win_rate
 from training.preferences.prefer import Wanted
 from training.preferences.win_rate import RewardFile, by_kind, compared, held_out_prompts, main, markdown, rewards
@@ -37,7 +37,7 @@ def test_models_that_draw_alike_have_no_win_rate() -> None:
 def test_held_out_prompts_take_the_categories_in_turn_and_a_longer_list_begins_alike() -> None:
     few, many = held_out_prompts(11), held_out_prompts(40)
     assert [one.prompt for one in few] == [one.prompt for one in many[:11]]
-    assert [one.columns["case"].category for one in many[:8]] == list(DRAW_WISHES)
+    assert [one.columns["case"].category for one in many[:8]] == list(DRAW_PROMPTS)
     assert len({one.prompt for one in many}) > 30
     with pytest.raises(ValueError, match="at least 1"):
         held_out_prompts(0)
@@ -46,7 +46,7 @@ def test_held_out_prompts_take_the_categories_in_turn_and_a_longer_list_begins_a
 def test_rows_are_of_all_prompts_and_of_each_category() -> None:
     wanted = held_out_prompts(16)
     rows = by_kind(wanted, [0.0] * 16, [float(number % 8 == 2) for number in range(16)])
-    assert [row.kind for row in rows] == ["all", *DRAW_WISHES]
+    assert [row.kind for row in rows] == ["all", *DRAW_PROMPTS]
     assert {row.kind for row in rows if row.after > 0} == {"all", "counting"}
     plain = [Wanted((Message.of("user", "a cat"),))]
     assert [row.kind for row in by_kind(plain, [0.0], [1.0])] == ["all"]

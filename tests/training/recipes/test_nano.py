@@ -13,17 +13,17 @@ from training.recipes.nano import Budget, nano_language, nano_sft, nano_sight, n
 from training.recipes.nano_tokenizer import nano_tokenizer
 from training.tokenizer.trainer import TokenizerNetwork
 from vargpt.assistant.special_tokens import SpecialTokens
-from vargpt.config import VargptImageTokenizerConfig
+from vargpt.config import BsqTokenizerConfig
 from vargpt.presets import nano
 from vargpt.published.families import load
 from vargpt.testing import tiny_tokenizer
 
 
 def test_the_recipe_trains_the_tokenizer_that_the_preset_has() -> None:
-    preset: VargptImageTokenizerConfig = nano(SpecialTokens.of(tiny_tokenizer()), 2048).image_tokenizer_config
+    preset: BsqTokenizerConfig = nano(SpecialTokens.of(tiny_tokenizer()), 2048).image_tokenizer_config
     recipe = nano_tokenizer()
     network: TokenizerNetwork = recipe.network
-    for name in ("num_bits", "base_channels", "num_res_blocks", "patch_size", "linear_path", "norm_groups"):
+    for name in ("num_bits", "base_channels", "num_res_blocks", "patch_size"):
         assert getattr(preset, name) == getattr(network, name), name
     assert tuple(preset.channel_multipliers) == network.channel_multipliers
     assert nano(SpecialTokens.of(tiny_tokenizer()), 2048).layout().scales == recipe.scales

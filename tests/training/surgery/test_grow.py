@@ -12,12 +12,13 @@ from training.data import BatchSettings, Row, collate
 from training.loop import LoopSettings
 from training.sft import SftSettings, make_losses, report
 from training.surgery.grow import continued, grow
+from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.chat.engine import ChatEngine
 from vargpt.config import NANO_SCHEDULES
 from vargpt.loading.models import save
 from vargpt.published.families import load
 from vargpt.testing import tiny_model, tiny_processor
-from vargpt.types import ChatRequest, ImageTokens, Message
+from vargpt.types import ChatRequest, ImageLayout, ImageTokens, Message
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,10 @@ def test_a_picture_is_seen_as_its_halved_copy_was(grown) -> None:
     assert (features[0] - features[0].mean(1, keepdim=True)).abs().max() > 0.2
 
 
+def pictures(layout: ImageLayout, bits: torch.Tensor) -> PictureBatch:
+    return PictureBatch(tokens=ImageTokens.from_flat(layout, bits))
+
+
 def test_the_coarse_scales_are_predicted_as_before(grown) -> None:
     old, (model, _) = tiny_model(), grown
     layout, coarse = model.config.layout(), old.config.layout()
@@ -58,12 +63,12 @@ def test_the_coarse_scales_are_predicted_as_before(grown) -> None:
     bits = torch.rand(1, layout.num_tokens, 8, generator=torch.Generator().manual_seed(1)) > 0.5
     head = ids[:, : 3 + coarse.num_tokens]
     with torch.no_grad():
-        after = model.sequence_log_probs(ids, image_bits=bits).image[:, : head.shape[1]]
+        after = model.sequence_log_probs(ids, pictures=pictures(layout, bits)).image[:, : head.shape[1]]
         # the codes of a scale reach the next one through the last grid: up to half of that rounding is new
         same = model.config.scale_schedules | old.config.scale_schedules
         model.config.scale_schedules = same
-        before = old.sequence_log_probs(head, image_bits=bits[:, : coarse.num_tokens]).image
-        kept = model.sequence_log_probs(head, image_bits=bits[:, : coarse.num_tokens], image_size=(32, 32)).image
+        before = old.sequence_log_probs(head, pictures=pictures(coarse, bits[:, : coarse.num_tokens])).image
+        kept = model.sequence_log_probs(head, pictures=pictures(coarse, bits[:, : coarse.num_tokens])).image
     assert_close(kept, before, atol=1e-5, rtol=1e-5)
     assert_close(after[:, 3:4], before[:, 3:4], atol=1e-5, rtol=1e-5)  # the first token: nothing was drawn before it
     assert after.isfinite().all()

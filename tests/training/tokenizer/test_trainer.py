@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from training.checkpoints import TENSORS, checkpoint_of, stored_tensors
 from training.loop import LoopSettings, make_optimizer, run
 from training.overrides import apply_overrides
+from training.tokenizer.bsq_losses import BsqWeights
 from training.tokenizer.reconstruction import ReconstructionLoss, ReconstructionWeights, detail_weights, edge_loss, psnr
 from training.tokenizer.trainer import (
     TokenizerNetwork,
@@ -42,7 +45,7 @@ def tiny_settings(**loop: object) -> TokenizerSettings:
         height=16,
         width=16,
         scales=((1, 1), (2, 2), (4, 4)),
-        network=TokenizerNetwork(num_bits=8, base_channels=8, channel_multipliers=(1, 2, 2), norm_groups=4),
+        network=TokenizerNetwork(num_bits=8, base_channels=8, channel_multipliers=(1, 2, 2)),
         weights=ReconstructionWeights(),
         batch_size=4,
         num_workers=0,
@@ -51,7 +54,11 @@ def tiny_settings(**loop: object) -> TokenizerSettings:
 
 
 def weights_in(run_dir: Path) -> dict[str, Tensor]:
-    return torch.load(run_dir / "state.pt", weights_only=False)["model"]
+    checkpoint = checkpoint_of(run_dir)
+    assert checkpoint is not None
+    stored = {name: torch.empty(about.size) for name, about in stored_tensors(checkpoint).items()}
+    dcp.load({TENSORS: stored}, checkpoint_id=checkpoint, no_dist=True)
+    return stored
 
 
 def test_a_run_in_two_pieces_ends_with_the_weights_of_a_run_in_one(tmp_path: Path) -> None:
@@ -95,7 +102,7 @@ def test_the_tokenizer_overfits_four_pictures(tmp_path: Path) -> None:
 def test_an_exported_tokenizer_loads_with_its_configuration_and_the_averaged_weights(tmp_path: Path) -> None:
     finished = train(tiny_settings(), tmp_path, page)
     tokenizer = load_tokenizer(tmp_path / "tokenizer.safetensors")
-    assert tokenizer.num_bits == 8 and tokenizer.downsample_factor == 4 and not tokenizer.training
+    assert tokenizer.code_dim == 8 and tokenizer.downsample_factor == 4 and not tokenizer.training
     for name, value in finished.ema.values.items():
         torch.testing.assert_close(tokenizer.state_dict()[name.removeprefix("tokenizer.")], value, atol=0, rtol=0)
 
@@ -187,3 +194,17 @@ def test_settings_change_by_name_and_an_unknown_name_is_answered_with_a_near_one
 
 def test_bytes_become_pixel_values_between_minus_one_and_one() -> None:
     torch.testing.assert_close(to_pixel_values(torch.tensor([0, 255], dtype=torch.uint8)), torch.tensor([-1.0, 1.0]))
+
+
+def test_a_batch_in_parts_teaches_a_tokenizer_what_the_whole_one_does(tmp_path: Path) -> None:
+    """But for what looks at all pictures that pass together: the entropy of the bits used, and weights of detail."""
+    settings = tiny_settings(ema_decay=0.0, autocast="none")
+    settings = dataclasses.replace(settings, bits=BsqWeights(entropy=0.0), weights=ReconstructionWeights(detail=0.0))
+    parts = dataclasses.replace(settings, loop=dataclasses.replace(settings.loop, accumulation=4))
+    train(settings, tmp_path / "whole", page)
+    train(parts, tmp_path / "parts", page)
+    lines = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()] for name in ("whole", "parts")]
+    for one, other in zip(*lines, strict=True):
+        for name in ("loss", "psnr", "grad_norm", "commitment"):
+            assert other[name] == pytest.approx(one[name], rel=1e-3), (one["step"], name)
+    assert lines[0][-1]["loss"] < 0.95 * lines[0][0]["loss"], "a curve that is flat proves nothing"

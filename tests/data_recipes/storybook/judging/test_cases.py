@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 
 from data_recipes.storybook.judging.answer_check import answer_is_right
-from data_recipes.storybook.judging.cases import DRAW_WISHES, ask_cases, draw_cases, edit_cases
+from data_recipes.storybook.judging.cases import DRAW_PROMPTS, ask_cases, draw_cases, edit_cases
 from data_recipes.storybook.judging.conversation_cases import dialogue_cases, everything, route_cases
 from data_recipes.storybook.language.questions import MAKERS
 from data_recipes.storybook.splits import held_out_parts
 from data_recipes.storybook.world.layout import check
 
 
-@pytest.mark.parametrize("category", list(DRAW_WISHES))
+@pytest.mark.parametrize("category", list(DRAW_PROMPTS))
 def test_draw_cases_are_reproducible_and_passed_by_their_own_page(category) -> None:
     cases = draw_cases(category, 30, seed=1)
     assert cases == draw_cases(category, 30, seed=1)
     assert cases != draw_cases(category, 30, seed=2)
     for case in cases:
         check(case.scene)
-        assert case.wish.is_met_in_any_order(case.scene)
+        assert case.prompt.is_met_by(case.scene)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_dialogue_cases_ask_for_pages_that_exist_and_answers_that_are_right() ->
     cases = dialogue_cases(60)
     assert cases == dialogue_cases(60)
     turns = [turn for case in cases for turn in case.turns]
-    assert all((turn.wish is not None) == (turn.route == "image") for turn in turns)
+    assert all((turn.prompt is not None) == (turn.route == "image") for turn in turns)
     questions = [turn.question for turn in turns if turn.question is not None]
     assert questions
     assert all(answer_is_right(question, question.answer) for question in questions)

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from data_recipes.storybook.language.captions import canonical, free, in_reading_order, long, parse_canonical, short
-from data_recipes.storybook.language.wishes import KINDS
+from data_recipes.storybook.language.drawing_prompts import KINDS
 from data_recipes.storybook.world.random_scenes import sample_scene
 from data_recipes.storybook.world.scene import PLACES, Group, Scene
 from data_recipes.storybook.world.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, STYLES

@@ -5,16 +5,22 @@ from __future__ import annotations
 import random
 from itertools import combinations
 
+from data_recipes.storybook.language.drawing_prompts import (
+    KINDS,
+    DrawingPrompt,
+    GroupSpec,
+    complete,
+    sample_drawing,
+    sample_upload,
+)
 from data_recipes.storybook.language.drawing_requests import (
     BACKGROUND_NOUNS,
     COMMANDS,
     STYLE_NOUNS,
     open_request,
     phrase,
-    request,
     scene_words,
 )
-from data_recipes.storybook.language.wishes import KINDS, Want, Wish, complete, sample_drawing, sample_page, wish_for
 from data_recipes.storybook.language.wording import USER_PLACES, USER_SIZES, rough
 from data_recipes.storybook.splits import Phrases, colour_is_held_out, hash_share, is_held_out, pair_is_held_out
 from data_recipes.storybook.world.layout import check
@@ -25,37 +31,37 @@ from data_recipes.storybook.world.vocabulary import BACKGROUNDS, COLOURS, OBJECT
 def test_every_wish_is_met_by_its_page_and_every_page_can_be_drawn() -> None:
     rng = random.Random(0)
     for _ in range(1500):
-        wish, scene = sample_drawing(rng)
+        prompt, scene = sample_drawing(rng)
         check(scene)
-        assert wish.is_met_by(scene)
+        assert prompt.is_met_by(scene)
 
 
 def test_a_request_says_everything_that_its_wish_holds() -> None:
     rng = random.Random(3)
     for _ in range(600):
-        wish, _ = sample_drawing(rng)
-        words = scene_words(rng, wish)
-        for want in wish.wants:
-            if want.place:
-                assert any(way in words for way in USER_PLACES[want.place])
-            assert want.colour is None or want.colour in words
-            assert want.size is None or any(way in words for way in USER_SIZES[want.size])
-        if wish.background:
-            ways = (*BACKGROUNDS[wish.background].phrases, BACKGROUND_NOUNS.get(wish.background, "?"))
+        prompt, _ = sample_drawing(rng)
+        words = scene_words(rng, prompt)
+        for spec in prompt.specs:
+            if spec.place:
+                assert any(way in words for way in USER_PLACES[spec.place])
+            assert spec.colour is None or spec.colour in words
+            assert spec.size is None or any(way in words for way in USER_SIZES[spec.size])
+        if prompt.background:
+            ways = (*BACKGROUNDS[prompt.background].phrases, BACKGROUND_NOUNS.get(prompt.background, "?"))
             assert any(way in words for way in ways)
-        if wish.style:
-            assert any(way in words for way in (*STYLES[wish.style].phrases, STYLE_NOUNS.get(wish.style, "?")))
+        if prompt.style:
+            assert any(way in words for way in (*STYLES[prompt.style].phrases, STYLE_NOUNS.get(prompt.style, "?")))
 
 
 def test_the_message_is_the_same_words_inside_a_template() -> None:
-    text = phrase(random.Random(0), Wish((Want("fox", place="left"),), background="night"))
+    text = phrase(random.Random(0), DrawingPrompt((GroupSpec("fox", place="left"),), background="night"))
     assert "fox" in text.lower()
 
 
 def test_a_single_thing_stands_mostly_in_the_middle() -> None:
     rng = random.Random(0)
-    wish = Wish((Want("fox"),))
-    pages = [complete(rng, wish, "heldout") for _ in range(600)]
+    prompt = DrawingPrompt((GroupSpec("fox"),))
+    pages = [complete(rng, prompt, "heldout") for _ in range(600)]
     usual = sum(page is not None and page.groups == (Group("fox"),) for page in pages)
     plain = sum(page is not None and page.background == "plain" for page in pages)
     assert 0.72 < usual / 600 < 0.9
@@ -63,26 +69,18 @@ def test_a_single_thing_stands_mostly_in_the_middle() -> None:
 
 
 def test_two_things_stand_left_and_right_in_the_order_they_were_named() -> None:
-    page = complete(random.Random(0), Wish((Want("tree"), Want("fox"))), "heldout", surprise=False)
+    page = complete(random.Random(0), DrawingPrompt((GroupSpec("tree"), GroupSpec("fox"))), "heldout", surprise=False)
     assert page == Scene((Group("tree", place="left"), Group("fox", place="right")))
 
 
 def test_a_relation_is_kept() -> None:
-    page = complete(random.Random(0), Wish((Want("tree"), Want("fox")), relation="below"), "heldout")
+    page = complete(random.Random(0), DrawingPrompt((GroupSpec("tree"), GroupSpec("fox")), relation="below"), "heldout")
     assert page is not None
     assert [group.place for group in page.groups] == ["bottom", "top"]
 
 
 def test_what_does_not_fit_is_not_completed() -> None:
-    assert complete(random.Random(0), Wish((Want("fox", 3, size="large"),)), "heldout") is None
-
-
-def test_a_request_can_be_made_from_any_page() -> None:
-    rng = random.Random(5)
-    for _ in range(200):
-        scene = sample_page(rng)
-        assert wish_for(rng, scene).is_met_by(scene)
-        assert request(rng, scene)
+    assert complete(random.Random(0), DrawingPrompt((GroupSpec("fox", 3, size="large"),)), "heldout") is None
 
 
 def test_open_requests_get_a_thing_of_the_category() -> None:
@@ -117,7 +115,7 @@ def test_a_usual_colour_is_never_held_out() -> None:
 
 def test_training_pages_hold_nothing_held_out() -> None:
     rng = random.Random(9)
-    assert not any(is_held_out(sample_page(rng)) for _ in range(500))
+    assert not any(is_held_out(sample_upload(rng)) for _ in range(500))
 
 
 def test_training_never_chooses_a_held_out_template() -> None:

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
+from data_recipes.storybook.language.drawing_prompts import sample_upload
 from data_recipes.storybook.language.edits import WEIGHTS, Edit, sample_edit
 from data_recipes.storybook.language.impossible import impossible_edit
-from data_recipes.storybook.language.wishes import sample_page
 from data_recipes.storybook.splits import is_held_out
 from data_recipes.storybook.world.layout import check
 from data_recipes.storybook.world.scene import Group, Scene
@@ -18,7 +18,7 @@ def edits(kind: str, n: int = 120) -> list[Edit]:
     rng = random.Random(f"edits {kind}")
     found: list[Edit] = []
     while len(found) < n:
-        edit = sample_edit(rng, sample_page(rng), kind=kind)
+        edit = sample_edit(rng, sample_upload(rng), kind=kind)
         if edit is not None:
             found.append(edit)
     return found
@@ -106,7 +106,7 @@ def test_one_more_in_the_middle_of_a_page() -> None:
 def test_an_impossible_change_is_declined_for_a_true_reason() -> None:
     rng = random.Random(0)
     for _ in range(500):
-        scene = sample_page(rng)
+        scene = sample_upload(rng)
         text, reply = impossible_edit(rng, scene)
         kinds = [group.kind for group in scene.groups]
         assert text

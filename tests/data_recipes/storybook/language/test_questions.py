@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from data_recipes.storybook.judging.answer_check import answer_is_right
+from data_recipes.storybook.language.drawing_prompts import sample_upload
 from data_recipes.storybook.language.questions import CATEGORY_NOUNS, MAKERS, Question, ask, count_of, which
-from data_recipes.storybook.language.wishes import sample_page
 from data_recipes.storybook.language.wording import COUNT_WORDS, PLACE_PHRASES, USER_PLACES, visible_colour
 from data_recipes.storybook.world.scene import Scene
 from data_recipes.storybook.world.vocabulary import OBJECTS
@@ -37,7 +37,7 @@ def questions(kind: str, n: int = 250) -> list[tuple[Scene, Question]]:
     rng = random.Random(kind)
     found = []
     while len(found) < n:
-        scene = sample_page(rng)
+        scene = sample_upload(rng)
         asked = MAKERS[kind](rng, scene, "train")
         if asked is not None:
             found.append((scene, asked))
@@ -84,7 +84,7 @@ def test_which_of_several_things_are_there_is_told_of_each() -> None:
     rng, verdicts = random.Random(3), set()
     names = {thing.name: kind for kind, thing in OBJECTS.items()}
     for _ in range(100):
-        scene = sample_page(rng)
+        scene = sample_upload(rng)
         asked = which(rng, scene)
         for line in asked.answer.removesuffix(".").split(". "):
             name, verdict = line.split(": ")
@@ -116,13 +116,13 @@ def test_positions_and_sizes_name_their_group() -> None:
 def test_colours_are_not_asked_where_the_style_hides_them() -> None:
     rng = random.Random(0)
     for _ in range(200):
-        scene = replace(sample_page(rng), style="sepia")
+        scene = replace(sample_upload(rng), style="sepia")
         assert MAKERS["colour"](rng, scene, "train") is None
 
 
 def test_any_page_can_be_asked_about() -> None:
     rng = random.Random(4)
-    kinds = {ask(rng, sample_page(rng)).kind for _ in range(1500)}
+    kinds = {ask(rng, sample_upload(rng)).kind for _ in range(1500)}
     assert kinds >= {
         "presence",
         "count",

@@ -5,8 +5,15 @@ from __future__ import annotations
 import random
 
 from data_recipes.storybook.language.captions import parse_canonical
-from data_recipes.storybook.language.dialogues import MAX_PICTURES, current_page, make_dialogue
-from data_recipes.storybook.language.talk import CATEGORY_PLURALS, EXAMPLES, Turn, make_talk, refusal, unknown_thing
+from data_recipes.storybook.language.dialogues import MAX_PICTURES, current_scene, make_dialogue
+from data_recipes.storybook.language.talk import (
+    CATEGORY_PLURALS,
+    EXAMPLES,
+    ScriptedTurn,
+    make_talk,
+    refusal,
+    unknown_thing,
+)
 from data_recipes.storybook.language.unknown_things import nearest_known
 from data_recipes.storybook.splits import word_is_held_out
 from data_recipes.storybook.world.scene import Group, Scene
@@ -70,7 +77,7 @@ def test_dialogues_stay_within_their_length_and_pictures() -> None:
 def test_it_means_what_the_last_edit_changed() -> None:
     before = Scene((Group("fox", place="left"), Group("tree", place="right")))
     after = Scene((Group("fox", place="left"), Group("tree", size="small", place="right")))
-    turns = [Turn("draw", "", "", before), Turn("edit resize", "", "", after)]
-    assert current_page(turns) == (after, 1)
-    assert current_page(turns[:1]) == (before, None)
-    assert current_page([]) == (None, None)
+    turns = [ScriptedTurn("draw", "", "", before), ScriptedTurn("edit resize", "", "", after)]
+    assert current_scene(turns) == (after, 1)
+    assert current_scene(turns[:1]) == (before, None)
+    assert current_scene([]) == (None, None)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_recipes.storybook.world.layout import PAGE, check, is_possible, shown_colour, slots
+from data_recipes.storybook.world.layout import PICTURE_SIDE, check, is_possible, shown_colour, slots
 from data_recipes.storybook.world.random_scenes import sample_scene
 from data_recipes.storybook.world.scene import PLACES, SIZES, Group, Scene
 from data_recipes.storybook.world.vocabulary import BACKGROUNDS, CATEGORIES, COLOURS, OBJECTS, STYLES
@@ -48,7 +48,7 @@ def test_sampled_scenes_are_possible_and_inside_the_page(seed, num_groups):
     assert num_groups in (None, len(scene.groups))
     for group, squares in zip(scene.groups, slots(scene), strict=True):
         assert len(squares) == group.count
-        assert all(0 <= x0 < x1 <= PAGE and 0 <= y0 < y1 <= PAGE for x0, y0, x1, y1 in squares)
+        assert all(0 <= x0 < x1 <= PICTURE_SIDE and 0 <= y0 < y1 <= PICTURE_SIDE for x0, y0, x1, y1 in squares)
 
 
 @settings(max_examples=100, deadline=None)
@@ -88,8 +88,8 @@ def test_sampling_gives_up_when_nothing_is_allowed():
         ((Group("fox", colour="blue"),), "natural colours only"),
         ((Group("car", colour="mauve"),), "unknown colour"),
         ((Group("car", count=6),), "1 to 5 things"),
-        ((Group("car", count=2, place="left"),), "alone on the page"),
-        ((Group("car", count=2, size="large"),), "alone on the page"),
+        ((Group("car", count=2, place="left"),), "alone in a picture"),
+        ((Group("car", count=2, size="large"),), "alone in a picture"),
         ((Group("car", place="left"), Group("fox", count=4, size="small", place="right")), "beside other groups"),
         ((Group("car", place="left"), Group("fox", place="left")), "overlap"),
         ((Group("car", size="large", place="left"), Group("fox", place="center")), "overlap"),

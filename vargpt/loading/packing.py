@@ -17,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vargpt import cpu
+from vargpt.assistant.model import VARGPT
+from vargpt.generators.bitwise import BitwiseGenerator
 
 DTYPES = (torch.float32, torch.bfloat16)
 Activation = tuple[str, str]  # as oneDNN names it, and its algorithm
@@ -113,3 +115,26 @@ def pack_linears(
         if activation != NOTHING:
             module[int(name) + 1] = nn.Identity()
     return module
+
+
+def pack(model: VARGPT, dtype: torch.dtype = torch.float32) -> None:
+    """Lays a model's weights out for drawing on this CPU, in place; it can then be run, but not trained or saved.
+
+    In bfloat16, factors of matrix products are rounded, and nothing else (`pack_generator`); the decoder computes in
+    bfloat16 throughout, the encoder stays as it is.
+    """
+    pack_generator(model.generator, dtype)
+    for name in ("language_model", "projector_in", "projector_out"):
+        setattr(model, name, pack_linears(getattr(model, name), dtype, torch.float32))
+    model.image_tokenizer.decoder.to(dtype)
+
+
+def pack_generator(generator: BitwiseGenerator, dtype: torch.dtype = torch.float32) -> None:
+    """The same for a generator alone.
+
+    In bfloat16 the factors of matrix products are rounded; the residual stream, norms, attention and the head, on which
+    the signs of the bits depend, stay in float32.
+    """
+    for name in ("blocks", "memory_proj", "slot_proj"):
+        if hasattr(generator, name):
+            setattr(generator, name, pack_linears(getattr(generator, name), dtype, torch.float32))

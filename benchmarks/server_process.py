@@ -61,7 +61,7 @@ def serving(
     command = [
         sys.executable,
         "-m",
-        "vargpt.commands.cli",
+        "vargpt",
         "serve",
         "--host",
         "127.0.0.1",

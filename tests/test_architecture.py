@@ -19,7 +19,7 @@ LADDERS: dict[str, tuple[set[str], ...]] = {
     "vargpt": (
         {"types", "cpu"}, {"sampling"}, {"config"}, {"pictures"}, {"tokenizers", "generators"},
         {"assistant", "text_to_image"}, {"loading"}, {"published"}, {"presets", "testing"}, {"chat"}, {"evaluation"},
-        {"benchmarks", "serving"}, {"commands"},
+        {"benchmarks", "serving"}, {"commands"}, {"__main__"},
     ),
     "data_recipes": ({"mixtures"}, {"storybook", "public"}),
     "data_recipes.storybook": (

@@ -375,7 +375,7 @@ def test_a_missing_nano_is_a_finding_with_advice(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_whole_weights_are_packed_on_a_cpu_and_no_others(options, packed, monkeypatch) -> None:
-    from vargpt.commands.cli import loading
+    from vargpt.commands.opening import loading
 
     monkeypatch.setattr(
         "vargpt.loading.quantization.check_quantization", lambda *_: None
@@ -384,7 +384,7 @@ def test_whole_weights_are_packed_on_a_cpu_and_no_others(options, packed, monkey
 
 
 def test_compiled_weights_are_whole_and_not_packed() -> None:
-    from vargpt.commands.cli import loading
+    from vargpt.commands.opening import loading
 
     options = loading("cpu", "auto", None, False, compiled=True)
     assert options["compiled"] is True and options["packed"] is False
@@ -419,7 +419,7 @@ def test_the_shipped_model_draws_without_a_word_of_warning(tmp_path: Path) -> No
     command = [
         sys.executable,
         "-m",
-        "vargpt.commands.cli",
+        "vargpt",
         "draw",
         "a fox",
         "--out",
@@ -429,3 +429,15 @@ def test_the_shipped_model_draws_without_a_word_of_warning(tmp_path: Path) -> No
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, "Warning" in done.stderr) == (0, False), done.stderr
+
+
+def test_the_version_is_told_without_a_command_and_no_command_at_all_shows_the_help() -> None:
+    told = runner.invoke(app, ["--version"])
+    assert (told.exit_code, told.output.strip()) == (0, f"vargpt {vargpt.__version__}")
+    helped = runner.invoke(app, [])
+    assert "Usage:" in helped.output and "draw" in helped.output
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    done = subprocess.run([sys.executable, "-m", "vargpt", "--version"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, f"vargpt {vargpt.__version__}"), done.stderr

@@ -62,7 +62,7 @@ def test_settings_that_cannot_be_are_refused_and_keys_are_not_shown(tmp_path: Pa
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_the_command_serves_until_it_is_interrupted() -> None:
     environment = os.environ | {KEYS_VARIABLE: "secret"}
-    command = [sys.executable, "-m", "vargpt.commands.cli", "serve", "--port", "0", "--name", "small"]
+    command = [sys.executable, "-m", "vargpt", "serve", "--port", "0", "--name", "small"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             line = process.stdout.readline()

@@ -1,4 +1,4 @@
-"""`vargpt <command>`: talk, draw, ask, edit, measure, look around. Only assembled here: each family of commands has its file.
+"""`vargpt <command>`: talk, draw, ask, edit, measure, look around. Only assembled here, from one file per family.
 
 What a user can get wrong ends in one line on stderr and exit code 2; `--debug` shows where it came from.
 """
@@ -13,13 +13,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from vargpt.commands import draw, learn, machine, measure, page, serve, talk
+from vargpt.commands import asking, draw, learn, machine, measure, opening, web_page
+from vargpt.commands.serve import add_serve
 
 MISTAKE = 2  # exit code
 MISTAKES = (ValueError, OSError, ImportError)  # what a user can cause: bad values, missing files, missing extras
 COMMANDS = (
-    talk.chat, page.ui, draw.draw, draw.edit, talk.ask, learn.finetune, learn.merge_adapter, measure.bench, learn.prefer,
-    machine.doctor, serve.serve,
+    asking.chat, web_page.ui, draw.draw, draw.edit, asking.ask, learn.finetune, learn.merge_adapter, measure.bench,
+    learn.prefer, machine.doctor,
 )  # fmt: skip
 
 
@@ -45,23 +46,30 @@ class PlainErrors(TyperGroup):
 app = typer.Typer(cls=PlainErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for command in COMMANDS:
     app.command()(command)
+add_serve(app, opening.loading, opening.open_engine)
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a model.")
 evaluate.command("storybook")(measure.evaluate_storybook)
 evaluate.command("compare")(measure.compare_reports)
 app.add_typer(evaluate, name="evaluate")
 
 
-@app.callback()
-def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
-) -> None:
-    """One conversation that understands pictures, draws them and edits them."""
-    if version:
+def show_version(asked: bool) -> None:
+    """Prints name and version and ends, before a command is missed."""
+    if asked:
         from vargpt.pictures.album import software
 
         typer.echo(software())
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=show_version)
+    ] = False,
+) -> None:
+    """One conversation that understands pictures, draws them and edits them."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`vargpt draw` and `vargpt edit`: a request made from the command line, one turn (or a list of them), pictures saved."""
+"""`vargpt draw` and `vargpt edit`: one request or a list of them, from the command line to saved pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,29 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vargpt.commands import opening
-from vargpt.commands.options import ModelOption, DeviceOption, SeedOption, CountOption, SizeOption, GuidanceOption, TemperatureOption, TopPOption, ForceOption, VariantOption, NegativeOption, TextEncoderOption, VaeOption, OutOption, DtypeOption, QuantizeOption, OffloadOption, AdapterOption, RegionOption, FaithfulnessOption, KeepScalesOption
+from vargpt.commands.options import (
+    AdapterOption,
+    CountOption,
+    DeviceOption,
+    DtypeOption,
+    FaithfulnessOption,
+    ForceOption,
+    GuidanceOption,
+    KeepScalesOption,
+    ModelOption,
+    NegativeOption,
+    OffloadOption,
+    OutOption,
+    QuantizeOption,
+    RegionOption,
+    SeedOption,
+    SizeOption,
+    TemperatureOption,
+    TextEncoderOption,
+    TopPOption,
+    VaeOption,
+    VariantOption,
+)
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from vargpt.commands import opening
-from vargpt.commands.options import ModelOption, DeviceOption, GuidanceOption, TemperatureOption, DtypeOption, QuantizeOption
+from vargpt.commands.options import (
+    DeviceOption,
+    DtypeOption,
+    GuidanceOption,
+    ModelOption,
+    QuantizeOption,
+    TemperatureOption,
+)
 
 
 def finetune(

@@ -1,4 +1,4 @@
-"""`vargpt evaluate` and `vargpt bench`: how good a model is, how fast it is on this machine; tables to read, JSON to keep."""
+"""`vargpt evaluate` and `vargpt bench`: how good a model is and how fast on this machine, as tables and JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vargpt.commands import opening
-from vargpt.commands.options import ModelOption, DeviceOption, AdapterOption
+from vargpt.commands.options import AdapterOption, DeviceOption, ModelOption
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 PATIENCE = 600.0  # seconds; machines may be busy
 # Each holds 4 requests and lets 4 more wait: 16 in all.
 SERVE = [
-    *(sys.executable, "-m", "vargpt.commands.cli", "serve", "--cluster"),
+    *(sys.executable, "-m", "vargpt", "serve", "--cluster"),
     *("--replicas", "2", "--batch", "2", "--max-waiting", "4"),
 ]
 

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from vargpt.commands import opening
-from vargpt.commands.options import ModelOption, DeviceOption, SeedOption, DtypeOption, QuantizeOption, OffloadOption, AdapterOption
+from vargpt.commands.options import (
+    AdapterOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    OffloadOption,
+    QuantizeOption,
+    SeedOption,
+)
 
 
 def chat(

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from vargpt.commands import opening
-from vargpt.commands.options import ModelOption, DeviceOption, DtypeOption, QuantizeOption, OffloadOption, CompileOption, AdapterOption
+from vargpt.commands.options import (
+    AdapterOption,
+    CompileOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    OffloadOption,
+    QuantizeOption,
+)
 
 
 def ui(

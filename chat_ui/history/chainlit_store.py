@@ -29,10 +29,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from chat_ui.access.current_user import NotYoursError, check_owner, is_allowed
+from chat_ui.history.ballots import Ballot, ballot_below, picked
 from chat_ui.history.picture_files import PictureFiles, is_id
 from chat_ui.history.saved_conversations import Conversations
 from chat_ui.history.schema import BOOLEAN, ELEMENT, STEP, open_engine
-from chat_ui.history.votes import Ballot, ballot_below, picked
 
 logger = logging.getLogger(__name__)
 KEPT_OF_A_SESSION = ("chat_profile", "chat_settings")

@@ -19,11 +19,11 @@ from chainlit.types import ThreadDict
 
 from chat_ui.access import logins
 from chat_ui.conversation.visitor_conversation import Conversation
+from chat_ui.history.ballots import ballot_of
 from chat_ui.history.chainlit_store import Store
 from chat_ui.history.data_folder import data_folder, private_folder, signing_secret
 from chat_ui.history.saved_conversations import Loaded
 from chat_ui.history.schema import database_address
-from chat_ui.history.votes import ballot_of
 from vargpt.types import Message
 
 logger = logging.getLogger(__name__)

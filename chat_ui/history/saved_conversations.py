@@ -34,7 +34,7 @@ from safetensors.torch import save as tensors_as_bytes
 import vargpt.types
 from chat_ui.conversation import page_settings, visitor_conversation
 from chat_ui.conversation.visitor_conversation import Conversation
-from chat_ui.history import votes
+from chat_ui.history import ballots
 from chat_ui.history.data_folder import write_whole
 from chat_ui.history.missing import LOST_PICTURE, mend
 from vargpt.types import ImageLayout, ImagePart, ImageTokens
@@ -49,7 +49,7 @@ UNFINISHED = "unfinished"
 
 def savable() -> dict[str, type]:
     """The dataclasses that a file may name. No other code is ever called by what a file says."""
-    rooms: Iterable[types.ModuleType] = (vargpt.types, visitor_conversation, page_settings, votes)
+    rooms: Iterable[types.ModuleType] = (vargpt.types, visitor_conversation, page_settings, ballots)
     found = (value for room in rooms for value in vars(room).values() if isinstance(value, type))
     return {value.__name__: value for value in found if is_dataclass(value)}
 

@@ -1,7 +1,7 @@
 """What visitors found better, as rows to learn from.
 
-A vote is about the pictures of one reply: one of several was chosen, or a thumb went up or down below them. A `Ballot`
-keeps what the vote was about. `pairs` makes preferences of many ballots: what was chosen over each of its
+A vote is about the pictures of one reply: one of several was chosen, or a thumb went up or down below them; a `Ballot`
+(`ballots.py`) keeps what it was about. `pairs` makes preferences of many ballots: what was chosen over each of its
 alternatives, and every liked picture over every disliked one of the same conversation so far, whoever drew it.
 
     python -m chat_ui.history.votes export runs/votes
@@ -17,26 +17,14 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from vargpt.chat.requests import seen_messages
+from chat_ui.history.ballots import Ballot, picked
+from chat_ui.history.saved_conversations import Reader
 from vargpt.pictures.preference_rows import ROWS, Preference, PreferenceFolder
 from vargpt.types import ImagePart, Message, TextPart
-
-if TYPE_CHECKING:
-    from chat_ui.conversation.visitor_conversation import Conversation, Turn
-
-
-@dataclass(frozen=True)
-class Ballot:
-    """What a vote is about: the conversation up to the question, the reply, and which of its pictures is meant."""
-
-    prompt: tuple[Message, ...]
-    reply: Message
-    index: int = 0  # among reply.images
 
 
 @dataclass(frozen=True)
@@ -45,28 +33,6 @@ class Vote:
 
     ballot: Ballot
     verdict: str
-
-
-def ballot_of(turn: Turn, index: int) -> Ballot | None:
-    """The ballot of picture `index` of a turn; None if it has no such picture."""
-    if turn.reply is None or not 0 <= index < len(turn.reply.images):
-        return None
-    return Ballot((*seen_messages(turn.context), turn.prompt), turn.reply, index)
-
-
-def ballot_below(conversation: Conversation, cards: Sequence[Mapping[str, Any]]) -> tuple[str, Ballot] | None:
-    """What a thumb on a message is about: of the picture cards below it, the one that later turns see."""
-    for card in sorted(cards, key=lambda card: card.get("role") == "alternative"):
-        turn = conversation.turns.get(card.get("turn", ""))
-        ballot = ballot_of(turn, card.get("index", 0)) if turn else None
-        if turn and ballot:
-            return turn.id, ballot
-    return None
-
-
-def picked(ballot: Ballot) -> ImagePart:
-    """The picture that a ballot means."""
-    return ballot.reply.images[ballot.index]
 
 
 def pairs(votes: Iterable[Vote]) -> Iterator[Preference]:
@@ -165,7 +131,6 @@ async def read_votes(address: str, folder: Path) -> list[Vote]:
     """All votes of a history, oldest first; one whose pictures are gone is left out."""
     from sqlalchemy import text
 
-    from chat_ui.history.saved_conversations import Reader
     from chat_ui.history.schema import open_engine
 
     engine = open_engine(address)

@@ -9,7 +9,8 @@ import torch
 from chainlit.types import Feedback
 
 from chat_ui.conversation.visitor_conversation import Conversation
-from chat_ui.history.votes import ROWS, Ballot, Vote, ballot_below, ballot_of, main, pairs, write_pairs
+from chat_ui.history.ballots import Ballot, ballot_below, ballot_of
+from chat_ui.history.votes import ROWS, Vote, main, pairs, write_pairs
 from tests.chat_ui.history.test_chainlit_store import card
 from tests.chat_ui.remembered import a_talk, begun, opened, picture_part, run, same_parts
 from vargpt.pictures.preference_rows import PreferenceFolder

@@ -13,8 +13,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from transformers import AutoModel
+
 from training.stages import Plan, Stage, plan, table
-from vargpt.assistant.model import VARGPT
 from vargpt.loading.checkpoint_files import empty_weights
 from vargpt.presets import vargpt_v1_1
 
@@ -68,7 +69,7 @@ def dry_run(num_gpus: int, rows_per_gpu: int = 1) -> list[Plan]:
     """The plan of every stage."""
     config = vargpt_v1_1()
     with empty_weights():
-        model = VARGPT(config)
+        model = AutoModel.from_config(config)
     return [plan(model, config, stage, num_gpus, rows_per_gpu) for stage in full_size()]
 
 

@@ -27,7 +27,7 @@ from chat_ui.conversation.slash_commands import Command, buttons, check, help_te
 from chat_ui.conversation.version_tree import Version
 from chat_ui.conversation.visitor_conversation import Conversation, Turn, question
 from chat_ui.history import recorder
-from chat_ui.page_session import begin, conversation, gallery, one_turn
+from chat_ui.page_session import begin, conversation, gallery, has_begun, one_turn
 from chat_ui.showing.settings_panel import show_panel
 from vargpt.chat.engine import ChatEngine
 from vargpt.chat.scheduler import Scheduler
@@ -84,7 +84,7 @@ def shown_profile(profile: Profile) -> cl.ChatProfile:
 
 @cl.on_chat_start
 async def start() -> None:
-    if conversation() is None:
+    if not has_begun():
         begin(new_conversation())
     elif conversation().is_busy:
         await cl.context.emitter.task_start()  # a new connection begins with the end of all tasks
@@ -100,7 +100,7 @@ async def resume(thread: ThreadDict) -> None:
 
     Chainlit shows `thread` after this, in place of all that was sent before: what is to be seen goes into it.
     """
-    if conversation() is None:
+    if not has_begun():
         begin(await recorder.recall(thread, ADAPTERS) or new_conversation())
     talk = conversation()
     profile = profile_of(PROFILES, talk.settings.adapter)
@@ -145,15 +145,15 @@ async def stop_now() -> None:
     last = cl.chat_context.get()[-1:]
     if last and last[0].content == STOPPED_BY_CHAINLIT:  # the reply itself says so, in its own place
         await last[0].remove()
-    if conversation().running:
-        conversation().running.cancel()
+    if running := conversation().running:
+        running.cancel()
 
 
 @cl.on_chat_end
 async def leave() -> None:
     """A conversation that was closed for good draws no longer; after a mere loss of connection it goes on."""
-    if cl.context.session.to_clear and conversation() and conversation().running:
-        conversation().running.cancel()
+    if cl.context.session.to_clear and has_begun() and (running := conversation().running):
+        running.cancel()
 
 
 # The buttons on pictures

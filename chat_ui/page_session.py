@@ -36,14 +36,18 @@ _visits: weakref.WeakKeyDictionary[BaseSession, Visit] = weakref.WeakKeyDictiona
 
 
 def begin(talk: Conversation) -> None:
-    """This is the conversation of this session from now on."""
+    """Makes this the conversation of this session."""
     _visits[cl.context.session] = Visit(talk)
 
 
-def conversation() -> Conversation | None:
-    """What was said; None before `begin`."""
-    visit = _visits.get(cl.context.session)
-    return visit and visit.conversation
+def has_begun() -> bool:
+    """Whether this session has a conversation."""
+    return cl.context.session in _visits
+
+
+def conversation() -> Conversation:
+    """The conversation of this session."""
+    return _visits[cl.context.session].conversation
 
 
 def gallery() -> Gallery:

@@ -22,7 +22,7 @@ from typing import Any
 
 from chat_ui import api
 from chat_ui.access.users import Users
-from chat_ui.history.data_folder import data_folder, private_folder
+from chat_ui.data_folder import data_folder, private_folder
 
 HERE = Path(__file__).parent
 # What a model writes is shown as Markdown; with this, not even a picture linked there makes the browser go elsewhere.

@@ -29,6 +29,10 @@ LADDERS: dict[str, tuple[set[str], ...]] = {
         {"base"}, {"sources", "filters", "caption_conversations", "manifest"}, {"sets", "built_folder"}, {"catalogue"},
         {"shards"}, {"build"},
     ),
+    "chat_ui": (
+        {"data_folder"}, {"access", "conversation"}, {"history"}, {"showing"}, {"page_session", "answering"},
+        {"api"}, {"app", "run"},
+    ),
 }  # fmt: skip
 NEIGHBOURS = {  # package -> what it may import of ours
     "vargpt": {"vargpt"},

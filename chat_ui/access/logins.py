@@ -1,4 +1,4 @@
-"""Who somebody is, and what they may have: logins, and pictures for those to whom they belong.
+"""Logins: which user a browser's requests belong to.
 
 Without a file of users nobody needs a password. A browser on the machine itself is then the user "local"; one from
 elsewhere gets a name of its own, so that visitors of a shared page do not see each other's conversations.
@@ -10,24 +10,19 @@ import asyncio
 import ipaddress
 import secrets
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import urlsplit
 
 import chainlit as cl
-from chainlit.auth import decode_jwt, get_current_user, get_token_from_cookies
+from chainlit.auth import decode_jwt, get_token_from_cookies
 from chainlit.config import config
-from chainlit.data import get_data_layer
-from fastapi import Depends, FastAPI
-from fastapi.responses import FileResponse
-from fastapi.routing import APIRoute
+from fastapi import FastAPI
 from jwt import InvalidTokenError
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chat_ui.access.current_user import NotYoursError, asking
+from chat_ui.access.current_user import asking
 from chat_ui.access.users import Users
-from chat_ui.history.picture_files import ADDRESS, TYPES
 
 LOCAL, GUEST, OPEN = "local", "guest-", "open"
 A_YEAR = 365 * 24 * 3600
@@ -56,7 +51,7 @@ def visitor_name(listens_on: str, headers: Headers) -> str:
 
 
 class Gate:
-    """Tells the store who is asking, and forgets logins that are no longer valid.
+    """Middleware that sets the user of every request (`asking`) and ignores logins that are no longer valid.
 
     Args:
         app: what comes behind the gate.
@@ -81,7 +76,7 @@ class Gate:
             asking.reset(was)
 
     def name(self, headers: Headers) -> str | None:
-        """Whose valid login these headers carry."""
+        """The user whose login these headers carry; None if they carry none that is valid."""
         bearer = headers.get("authorization", "").partition(" ")[2]
         token = get_token_from_cookies(cookie_parser(headers.get("cookie", ""))) or bearer
         try:
@@ -93,26 +88,8 @@ class Gate:
         return user.identifier if known is not None and stamp == known else None
 
 
-async def picture(
-    thread_id: str, name: str, user: Annotated[cl.User | None, Depends(get_current_user)]
-) -> FileResponse:
-    """A picture of a conversation, for the user to whom that belongs."""
-    store = get_data_layer()
-    if user is None or await store.get_thread_author(thread_id) != user.identifier:
-        raise NotYoursError("picture")
-    try:
-        path = store.pictures.path(f"{thread_id}/{name}")
-    except ValueError:
-        raise NotYoursError("picture") from None
-    if not path.is_file():
-        raise NotYoursError("picture")
-    headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
-    media_type = TYPES.get(path.suffix, "application/octet-stream")
-    return FileResponse(path, media_type=media_type, headers=headers)
-
-
 def install(app: FastAPI, listens_on: str, users_file: Path | None) -> None:
-    """Puts logins and pictures into Chainlit's application; to be called once, before it serves.
+    """Puts logins into Chainlit's application; to be called once, before it serves.
 
     Args:
         app: the application, with Chainlit's routes.
@@ -138,4 +115,3 @@ def install(app: FastAPI, listens_on: str, users_file: Path | None) -> None:
     else:
         cl.password_auth_callback(with_password)
     app.add_middleware(Gate, users=users)
-    app.router.routes.insert(0, APIRoute(f"{ADDRESS}/{{thread_id}}/{{name:path}}", picture, methods=["GET"]))

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chat_ui.history.data_folder import write_whole
+from vargpt.pictures.archive import write_whole
 
 COST, BLOCK, PARALLEL = 2**15, 8, 1  # 32 MiB and some 0.1 s for every guess
 MEMORY = 2**26

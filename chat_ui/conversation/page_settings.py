@@ -106,7 +106,9 @@ class PageSettings:
         Raises:
             ValueError: a value is no number or out of range; the message names the setting.
         """
-        numbers = {slider.id: number(values[slider.id], slider) for slider in SLIDERS if slider.id in values}
+        numbers: dict[str, Any] = {
+            slider.id: number(values[slider.id], slider) for slider in SLIDERS if slider.id in values
+        }
         if "pictures" in numbers:
             numbers["pictures"] = round(numbers["pictures"])
         adapter = adapter_from(values["adapter"]) if "adapter" in values else self.adapter

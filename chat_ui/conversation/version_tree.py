@@ -85,7 +85,7 @@ class Tree:
         """(column, row) of every id: a column right of its parent; a first child in its parent's row, others below."""
         places: dict[str, tuple[int, int]] = {}
         num_rows = 0
-        to_place = [(root, 0, None) for root in reversed(self.children(None))]
+        to_place: list[tuple[Version, int, int | None]] = [(root, 0, None) for root in reversed(self.children(None))]
         while to_place:
             version, column, row = to_place.pop()
             if row is None:

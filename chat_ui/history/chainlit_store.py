@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from chat_ui.access.current_user import NotYoursError, check_owner, is_allowed
 from chat_ui.history.ballots import Ballot, ballot_below, picked
 from chat_ui.history.picture_files import PictureFiles, is_id
-from chat_ui.history.saved_conversations import Conversations
+from chat_ui.history.saved_conversations import SavedConversations
 from chat_ui.history.schema import BOOLEAN, ELEMENT, STEP, open_engine
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Store(SQLAlchemyDataLayer):
 
     def __init__(self, address: str, folder: Path) -> None:
         self.pictures = PictureFiles(folder / "pictures")
-        self.conversations = Conversations(folder / "conversations")
+        self.conversations = SavedConversations(folder / "conversations")
         super().__init__(address, storage_provider=self.pictures)
         self.engine = open_engine(address)
         self.async_session = async_sessionmaker(self.engine, expire_on_commit=False, class_=AsyncSession)

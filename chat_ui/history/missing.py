@@ -6,9 +6,7 @@ In: a `Conversation` that was read back, with `LOST_PICTURE` in place of what co
 from __future__ import annotations
 
 from chat_ui.conversation.visitor_conversation import Conversation, Turn
-from vargpt.types import TextPart
-
-LOST_PICTURE = TextPart("(a picture that was lost)")
+from vargpt.pictures.archive import LOST_PICTURE
 
 
 def mend(talk: Conversation, is_unfinished: bool = False) -> None:

@@ -1,7 +1,7 @@
-"""Pictures of the history as files: one folder per conversation, names that no visitor chooses, whole or not there.
+"""Pictures that the page shows, as files: one folder per conversation, with names that no visitor chooses.
 
-In: what Chainlit wants to keep of an upload or of a picture card. Out: files below `root`, and the addresses at which
-the page serves them (`chat_ui/access/logins.py` says to whom).
+In: what Chainlit keeps of an upload or of a picture card. Out: files below `root`, and the addresses at which the page
+serves them, each to the user to whom the conversation belongs. A file is complete or not there.
 """
 
 from __future__ import annotations
@@ -14,11 +14,18 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from chainlit.auth import get_current_user
+from chainlit.data import get_data_layer
 from chainlit.data.storage_clients.base import BaseStorageClient
+from chainlit.user import User
+from fastapi import Depends, FastAPI
+from fastapi.responses import FileResponse
+from fastapi.routing import APIRoute
 
-from chat_ui.history.data_folder import write_whole
+from chat_ui.access.current_user import NotYoursError
+from vargpt.pictures.archive import write_whole
 
 ADDRESS = "/pictures"
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
@@ -45,7 +52,7 @@ class PictureFiles(BaseStorageClient):
         """Where the file of a key lies.
 
         Raises:
-            ValueError: no such key can be; whoever asks gets no further.
+            ValueError: the key is not one that this class gives.
         """
         folder, _, name = key.partition("/")
         if not is_id(folder) or not SAFE_NAME.fullmatch(name):
@@ -60,7 +67,7 @@ class PictureFiles(BaseStorageClient):
         overwrite: bool = True,
         content_disposition: str | None = None,
     ) -> dict[str, Any]:
-        """Keeps a file; its name gets the ending of its type, and `UNKNOWN` if that is no picture's."""
+        """Writes a file; its name gets the suffix of its type, or `UNKNOWN` if it is not a picture."""
         key = object_key + next((ending for ending, kind in TYPES.items() if kind == mime), UNKNOWN)
         path = self.path(key)
         if overwrite or not path.exists():
@@ -80,7 +87,7 @@ class PictureFiles(BaseStorageClient):
         """Nothing is open between two calls."""
 
     async def keep_props(self, thread_id: str, element_id: str, props: Mapping[str, Any]) -> dict[str, Any]:
-        """The same props with files in place of data: what was a `data:` URL becomes the address of a picture."""
+        """The same props with every `data:` URL written to a file and replaced by its address."""
         kept = {}
         for name, value in props.items():
             found = DATA_URL.match(value) if isinstance(value, str) else None
@@ -104,3 +111,24 @@ class PictureFiles(BaseStorageClient):
         """Removes all files of one conversation."""
         if is_id(thread_id):
             shutil.rmtree(self.root / thread_id, ignore_errors=True)
+
+
+def serve_pictures(app: FastAPI) -> None:
+    """Adds the addresses of pictures to Chainlit's application, before Chainlit's own routes."""
+    app.router.routes.insert(0, APIRoute(f"{ADDRESS}/{{thread_id}}/{{name:path}}", picture, methods=["GET"]))
+
+
+async def picture(thread_id: str, name: str, user: Annotated[User | None, Depends(get_current_user)]) -> FileResponse:
+    """A picture of a conversation, for the user to whom that belongs."""
+    store = get_data_layer()
+    if user is None or await store.get_thread_author(thread_id) != user.identifier:
+        raise NotYoursError("picture")
+    try:
+        path = store.pictures.path(f"{thread_id}/{name}")
+    except ValueError:
+        raise NotYoursError("picture") from None
+    if not path.is_file():
+        raise NotYoursError("picture")
+    headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
+    media_type = TYPES.get(path.suffix, "application/octet-stream")
+    return FileResponse(path, media_type=media_type, headers=headers)

@@ -19,10 +19,11 @@ from chainlit.types import ThreadDict
 
 from chat_ui.access import logins
 from chat_ui.conversation.visitor_conversation import Conversation
+from chat_ui.data_folder import data_folder, private_folder, signing_secret
 from chat_ui.history.ballots import ballot_of
 from chat_ui.history.chainlit_store import Store
-from chat_ui.history.data_folder import data_folder, private_folder, signing_secret
-from chat_ui.history.saved_conversations import Loaded
+from chat_ui.history.picture_files import serve_pictures
+from chat_ui.history.saved_conversations import LoadedConversation
 from chat_ui.history.schema import database_address
 from vargpt.types import Message
 
@@ -42,6 +43,7 @@ def install() -> None:
     from chainlit.server import app
 
     logins.install(app, os.environ.get("CHAINLIT_HOST", "127.0.0.1"), Path(users) if users else None)
+    serve_pictures(app)
 
 
 def store() -> Store:
@@ -104,7 +106,7 @@ async def recall(thread: ThreadDict, adapters: Sequence[str] = ()) -> Conversati
     return talk
 
 
-def what_was_lost(loaded: Loaded) -> Iterator[str]:
+def what_was_lost(loaded: LoadedConversation) -> Iterator[str]:
     """What a visitor is told of a conversation that did not come back as it was."""
     if loaded.is_unfinished:
         yield LOST_REPLY

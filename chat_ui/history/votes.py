@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chat_ui.history.ballots import Ballot, picked
-from chat_ui.history.saved_conversations import Reader
+from chat_ui.history.saved_conversations import archive_in
 from vargpt.pictures.preference_rows import ROWS, Preference, PreferenceFolder
 from vargpt.types import ImagePart, Message, TextPart
 
@@ -141,16 +141,15 @@ async def read_votes(address: str, folder: Path) -> list[Vote]:
         await engine.dispose()
     votes = []
     for row in rows:
-        reader = Reader(folder / "conversations" / row["threadId"])
-        ballot = reader.read(json.loads(row["document"]))
+        restored = archive_in(folder / "conversations" / row["threadId"]).read(json.loads(row["document"]))
         verdict = "chosen" if row["kind"] == "choice" else "liked" if row["value"] else "disliked"
-        if not reader.num_lost:
-            votes.append(Vote(ballot, verdict))
+        if not restored.lost:
+            votes.append(Vote(restored.value, verdict))
     return votes
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from chat_ui.history.data_folder import data_folder
+    from chat_ui.data_folder import data_folder
     from chat_ui.history.schema import database_address, prepare_database
 
     parser = argparse.ArgumentParser(prog="python -m chat_ui.history.votes", description="What visitors found better.")

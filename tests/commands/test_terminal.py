@@ -13,9 +13,10 @@ from rich.console import Console
 from tests.chat.scripted import ask, drawing_engine, red_square
 from tests.loading.test_adapters import make_adapter
 from vargpt.chat.engine import ChatEngine
-from vargpt.commands.script import EVENTS, play, read_script
+from vargpt.commands.script import EVENTS, MESSAGES, play, read_script
 from vargpt.commands.terminal import Screen, TerminalChat, half_blocks
 from vargpt.pictures.album import INDEX, draw_all, file_stem, picture_paths, read_prompts
+from vargpt.pictures.archive import Archive
 from vargpt.sampling import parse_seed
 from vargpt.types import TextDelta, TurnFinished
 
@@ -192,7 +193,13 @@ def test_a_played_conversation_leaves_one_line_per_event_and_its_pictures(engine
     assert finished["seed"] == 4
     with Image.open(tmp_path / "out" / finished["file"]) as image:
         assert image.text["prompt"] == "draw" and image.text["model"] == "tiny"
-    assert sum(isinstance(event, TurnFinished) for event in events) == 2
+    ends = [event for event in events if isinstance(event, TurnFinished)]
+    archived = [line["message"] for line in lines if line["event"] == "turn_finished"]
+    assert len(ends) == len(archived) == 2
+    for end, document in zip(ends, archived, strict=True):
+        message = Archive(tmp_path / "out" / MESSAGES).read(document).value
+        assert message.text == end.message.text
+        assert [part.tokens for part in message.images] == [part.tokens for part in end.message.images]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A conversation played from a file, without a person: for tests, demonstrations and documentation.
 
 In: turns.jsonl, one user message per line. Out: events.jsonl, one chat event per line, with the pictures as PNG files.
+The last event of a turn holds the whole reply with its exact tokens, as a document of the archive in `messages/`.
 
     {"text": "draw a fox", "seed": 7}
     {"text": "how many animals are there?", "images": ["other.png"], "route": "text"}
@@ -16,6 +17,7 @@ from typing import Any
 
 from vargpt.chat.engine import ChatEngine
 from vargpt.pictures.album import save_picture
+from vargpt.pictures.archive import Archive
 from vargpt.pictures.files import open_picture
 from vargpt.types import (
     ChatEvent,
@@ -29,6 +31,7 @@ from vargpt.types import (
 )
 
 EVENTS = "events.jsonl"
+MESSAGES = "messages"
 FIELDS = {"text": str, "images": list, "route": str, "seed": int, "n": int}
 
 
@@ -106,7 +109,8 @@ def describe(event: ChatEvent, turn: int, prompt: str, engine: ChatEngine, out: 
         return {"event": "image_finished", "index": event.index, "file": path.name} | made
     message = event.message
     ending = {"reason": event.reason, "num_text_tokens": event.num_text_tokens}
-    return {"event": "turn_finished", "text": message.text, "num_images": len(message.images)} | ending
+    said = {"text": message.text, "num_images": len(message.images), "message": Archive(out / MESSAGES).write(message)}
+    return {"event": "turn_finished"} | said | ending
 
 
 def _problem(turn: Any) -> str | None:

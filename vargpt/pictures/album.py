@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from vargpt.pictures.archive import write_whole
 from vargpt.pictures.files import png_with_metadata
 from vargpt.types import MAX_PICTURES, Artist, ChatRequest, ImagePart, Message, TurnFinished
 
@@ -38,7 +39,7 @@ def save_picture(path: Path, part: ImagePart, prompt: str, artist: Artist) -> Pa
         "software": software(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png_with_metadata(part.image, metadata))
+    write_whole(path, png_with_metadata(part.image, metadata), mode=0o666)
     return path
 
 

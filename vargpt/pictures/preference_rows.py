@@ -1,12 +1,15 @@
-"""Which of two replies is better: rows, and the folder that keeps them.
+"""Preferences on disk: which of two replies to a prompt is better, one line per prompt.
 
-A folder holds `rows.jsonl`, one line per prompt, and the pictures beside it: a PNG for people and, where they are
-known, the exact image tokens as safetensors. A line without a pair says that a prompt was tried and told nothing. Lines
-are written last and whole, so that a run which was killed leaves a folder that can be read and continued.
+A folder holds `rows.jsonl` and, as an archive (`archive.py`), the pictures and exact image tokens that its lines refer
+to. A line without a pair says that the pictures of a prompt were compared and none was better. A line is written last
+and whole, so that a run which was killed leaves a folder that can be read and continued.
 
-    rows.jsonl   {"number": 4, "prompt": [...], "chosen": {...}, "rejected": {...}, "scores": [1.0, 0.25]}
-    000004-chosen-0.png   000004-chosen-0.safetensors   000004-rejected-0.png ...
+    rows.jsonl   {"number": 4, "words": "draw a fox", "pair": {...}}
+                 {"number": 5}
+    DIGEST.png, DIGEST.safetensors ...
     about.json   how the rows were made
+
+Lines of the form before this one, with "prompt", "chosen", "rejected" and "scores" in place of "pair", can be read too.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
+from vargpt.pictures.archive import Archive
+from vargpt.pictures.files import open_picture
 from vargpt.types import ImageLayout, ImagePart, ImageTokens, Message, Part, TextPart
 
 ROWS, ABOUT = "rows.jsonl", "about.json"
@@ -27,10 +32,10 @@ ROWS, ABOUT = "rows.jsonl", "about.json"
 
 @dataclass(frozen=True)
 class Preference:
-    """After `prompt`, the assistant's reply `chosen` is better than `rejected`; both end with a drawn picture.
+    """After `prompt`, the assistant's reply `chosen` is better than `rejected`; both end with a picture.
 
-    A picture that was drawn by the model keeps its tokens; one from elsewhere has none. `scores` are what a reward said
-    of the two, None if nobody was asked.
+    A picture that the model drew has its tokens; one from elsewhere has none. `scores` are what a reward gave to the
+    two replies, or None without a reward.
     """
 
     prompt: tuple[Message, ...]
@@ -40,19 +45,23 @@ class Preference:
 
 
 class PreferenceFolder:
-    """Rows by number (`folder[i]`), and a way to add more.
+    """The pairs of a folder by position (`folder[i]`); `add` writes more.
 
     Args:
         path: of the folder; it is made when the first line is written.
+
+    Raises:
+        ValueError: a line is damaged; the message names file and line.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._archive = Archive(self.path, kinds=(Preference,))
         file = self.path / ROWS
         data = file.read_bytes() if file.is_file() else b""
         self._size = data.rfind(b"\n") + 1  # what follows was never finished
-        self._lines = [json.loads(line) for line in data[: self._size].splitlines()]
-        self._rows = [line for line in self._lines if "chosen" in line]
+        self._lines = [_parsed(line, number, file) for number, line in enumerate(data[: self._size].splitlines(), 1)]
+        self._rows = [line for line in self._lines if line.keys() & {"pair", "chosen"}]
 
     @classmethod
     def existing(cls, path: str | Path) -> PreferenceFolder:
@@ -93,14 +102,21 @@ class PreferenceFolder:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Preference:
+        """Reads one pair with its pictures.
+
+        Raises:
+            ValueError: a file is missing or damaged; the message names it and the line.
+        """
         line = self._rows[index]
-        scores = line.get("scores")
-        return Preference(
-            tuple(self._message(message) for message in line["prompt"]),
-            self._message(line["chosen"]),
-            self._message(line["rejected"]),
-            None if scores is None else (scores[0], scores[1]),
-        )
+        try:
+            if "pair" not in line:
+                return _older_pair(line, self.path)
+            restored = self._archive.read(line["pair"])
+            if restored.lost:
+                raise ValueError("; ".join(restored.lost))
+            return restored.value
+        except (ValueError, KeyError, OSError, SafetensorError) as error:
+            raise ValueError(f"{self.path / ROWS}, prompt {line['number']}: {error}") from error
 
     def __iter__(self) -> Iterator[Preference]:
         return (self[index] for index in range(len(self)))
@@ -113,12 +129,10 @@ class PreferenceFolder:
     @property
     def pairs(self) -> dict[int, str]:
         """The numbers of the prompts that have a pair, and the words of their last message."""
-        return {
-            line["number"]: "".join(part.get("text", "") for part in line["prompt"][-1]["parts"]) for line in self._rows
-        }
+        return {line["number"]: line["words"] if "pair" in line else _older_words(line) for line in self._rows}
 
     def add(self, number: int, row: Preference | None) -> None:
-        """Writes the line of prompt `number`: a pair, or None if there was none to be had.
+        """Writes the line of prompt `number`: a pair, or None if none of its pictures was better.
 
         Raises:
             ValueError: the prompt has a line already.
@@ -128,13 +142,7 @@ class PreferenceFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         line: dict[str, Any] = {"number": number}
         if row is not None:
-            stem = f"{number:06d}"
-            line["prompt"] = [
-                self._described(message, f"{stem}-prompt{place}") for place, message in enumerate(row.prompt)
-            ]
-            line["chosen"] = self._described(row.chosen, f"{stem}-chosen")
-            line["rejected"] = self._described(row.rejected, f"{stem}-rejected")
-            line["scores"] = row.scores
+            line |= {"words": row.prompt[-1].text, "pair": self._archive.write(row)}
         data = (json.dumps(line, ensure_ascii=False) + "\n").encode()
         with (self.path / ROWS).open("ab") as file:
             file.truncate(self._size)
@@ -144,35 +152,39 @@ class PreferenceFolder:
         if row is not None:
             self._rows.append(line)
 
-    # -- messages as JSON and files --------------------------------------------------------------------------------
 
-    def _described(self, message: Message, stem: str) -> dict[str, Any]:
-        parts: list[dict[str, Any]] = []
-        for place, part in enumerate(message.parts):
-            if isinstance(part, TextPart):
-                parts.append({"text": part.text})
-                continue
-            file = self.path / f"{stem}-{place}.png"
-            part.image.convert("RGB").save(file)
-            parts.append({"image": file.name, "seed": part.seed, "settings": part.settings})
-            if part.tokens is not None:
-                layout = part.tokens.layout
-                save_file({"tokens": part.tokens.flat().contiguous()}, file.with_suffix(".safetensors"))
-                parts[-1]["layout"] = [layout.height, layout.width, layout.scales, layout.position_grid]
-        return {"role": message.role, "parts": parts}
+def _parsed(line: bytes, number: int, file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{file}, line {number} is not JSON: {error}") from None
 
-    def _message(self, described: dict[str, Any]) -> Message:
-        return Message(described["role"], tuple(self._part(part) for part in described["parts"]))
 
-    def _part(self, described: dict[str, Any]) -> Part:
-        if "text" in described:
-            return TextPart(described["text"])
-        file = self.path / described["image"]
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-        tokens = None
-        if "layout" in described:
-            height, width, scales, grid = described["layout"]
-            layout = ImageLayout(height, width, tuple((h, w) for h, w in scales), grid and (grid[0], grid[1]))
-            tokens = ImageTokens.from_flat(layout, load_file(file.with_suffix(".safetensors"))["tokens"])
-        return ImagePart(image, tokens, described["seed"], described["settings"])
+# -- lines of the older form: files named by number, tokens of all scales in one tensor --------------------------------
+
+
+def _older_pair(line: dict[str, Any], folder: Path) -> Preference:
+    prompt = tuple(_older_message(message, folder) for message in line["prompt"])
+    chosen, rejected = (_older_message(line[name], folder) for name in ("chosen", "rejected"))
+    scores = line.get("scores")
+    return Preference(prompt, chosen, rejected, None if scores is None else (scores[0], scores[1]))
+
+
+def _older_words(line: dict[str, Any]) -> str:
+    return "".join(part.get("text", "") for part in line["prompt"][-1]["parts"])
+
+
+def _older_message(described: dict[str, Any], folder: Path) -> Message:
+    return Message(described["role"], tuple(_older_part(part, folder) for part in described["parts"]))
+
+
+def _older_part(described: dict[str, Any], folder: Path) -> Part:
+    if "text" in described:
+        return TextPart(described["text"])
+    file = folder / described["image"]
+    tokens = None
+    if "layout" in described:
+        height, width, scales, grid = described["layout"]
+        layout = ImageLayout(height, width, tuple((h, w) for h, w in scales), grid and (grid[0], grid[1]))
+        tokens = ImageTokens.from_flat(layout, load_file(file.with_suffix(".safetensors"))["tokens"])
+    return ImagePart(open_picture(file), tokens, described["seed"], described["settings"])

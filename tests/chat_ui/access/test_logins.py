@@ -18,6 +18,7 @@ import chat_ui.access.users
 from chat_ui.access.logins import visitor_name
 from chat_ui.access.users import change
 from chat_ui.history.chainlit_store import Store
+from chat_ui.history.picture_files import serve_pictures
 from tests.chat_ui.history.test_chainlit_store import PNG, card
 from tests.chat_ui.remembered import a_talk, begun, opened
 
@@ -37,6 +38,7 @@ def site(tmp_path, monkeypatch) -> Iterator[tuple[TestClient, Store, Path]]:
     app = FastAPI()
     app.include_router(router)
     chat_ui.access.logins.install(app, "127.0.0.1", tmp_path / "users.txt")
+    serve_pictures(app)
     with TestClient(app) as client:
         store = client.portal.call(opened, tmp_path)
         monkeypatch.setattr(chainlit.data, "_data_layer", store)

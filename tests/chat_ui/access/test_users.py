@@ -9,7 +9,7 @@ import pytest
 
 import chat_ui.access.users
 from chat_ui.access.users import Users, change, hashed, main, matches, read_users
-from chat_ui.history.data_folder import data_folder, signing_secret, write_whole
+from chat_ui.data_folder import data_folder, signing_secret
 
 
 @pytest.fixture(autouse=True)
@@ -90,12 +90,3 @@ def test_the_secret_is_made_once_for_this_user_alone(tmp_path) -> None:
     secret = signing_secret(tmp_path)
     assert len(secret) == 64 and signing_secret(tmp_path) == secret
     assert (tmp_path / "secret").stat().st_mode & 0o077 == 0
-
-
-def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch) -> None:
-    write_whole(tmp_path / "a" / "file", b"before")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
-    with pytest.raises(OSError, match="no space"):
-        write_whole(tmp_path / "a" / "file", b"after")
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]
-    assert (tmp_path / "a" / "file").read_bytes() == b"before"

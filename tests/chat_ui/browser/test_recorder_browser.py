@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from chat_ui.access.users import change
-from chat_ui.history.saved_conversations import UNFINISHED, read_document
+from chat_ui.history.saved_conversations import UNFINISHED, read_conversation
 from tests.chat_ui.visitor import LIMIT, clean_environment, free_port, wait_for_health
 
 pytestmark = pytest.mark.browser
@@ -149,7 +149,7 @@ def a_page_with_a_fox(browser, model: Path, pages: list[Page], folder: Path) -> 
 def test_a_kill_while_drawing_costs_the_unfinished_turn_and_nothing_else(browser, model, pages, tmp_path) -> None:
     page, ada = a_page_with_a_fox(browser, model, pages, tmp_path)
     [folder] = page.conversations
-    before = read_document(folder).conversation
+    before = read_conversation(folder).conversation
     ada.draw("draw a cat")
     ada.page.wait_for_selector(".picture[data-state=drawing] .picture-paper img")
     page.kill()
@@ -164,7 +164,7 @@ def test_a_kill_while_drawing_costs_the_unfinished_turn_and_nothing_else(browser
     again.reads("draw a cat")
     again.reads("The reply was lost")
     again.photograph("after-a-kill")
-    after = read_document(folder).conversation
+    after = read_conversation(folder).conversation
     assert after.messages[-1].images[0].tokens == before.messages[-1].images[0].tokens
     assert after.messages[-1].images[0].seed == before.messages[-1].images[0].seed
     [row] = page.rows("SELECT COUNT(*) FROM elements")
@@ -174,8 +174,8 @@ def test_a_kill_while_drawing_costs_the_unfinished_turn_and_nothing_else(browser
     again.sees_pictures(2)
     again.page.locator(".picture-again").first.click()  # also what was drawn before can be drawn again
     again.sees_pictures(3)
-    wait_until(lambda: len(read_document(folder).conversation.tree.versions) == 3)
-    talk = read_document(folder).conversation
+    wait_until(lambda: len(read_conversation(folder).conversation.tree.versions) == 3)
+    talk = read_conversation(folder).conversation
     assert [turn.prompt.text for turn in talk.turns.values()] == [
         "draw a fox",
         "draw a cat",
@@ -199,8 +199,8 @@ def test_versions_live_through_a_restart_and_the_first_is_changed_with_its_own_b
     ada.sees_pictures(2)
     ada.page.wait_for_selector(".version[aria-current=true]:has-text('2')")
     [folder] = page.conversations
-    wait_until(lambda: len(read_document(folder).conversation.tree.versions) == 2)
-    before = read_document(folder).conversation.tree
+    wait_until(lambda: len(read_conversation(folder).conversation.tree.versions) == 2)
+    before = read_conversation(folder).conversation.tree
     page.kill()
 
     page.start()
@@ -214,7 +214,7 @@ def test_versions_live_through_a_restart_and_the_first_is_changed_with_its_own_b
     again.page.locator(".picture-edit").click()  # of the first; the other one is where the conversation goes on
     again.page.wait_for_selector(".version[aria-current=true]:has-text('1')")
     again.page.wait_for_function("document.querySelectorAll('figure.picture[data-current]').length === 1")
-    wait_until(lambda: read_document(folder).conversation.current == before.versions[0].id)
+    wait_until(lambda: read_conversation(folder).conversation.current == before.versions[0].id)
     again.draw("add a ball")
     again.sees_pictures(3)
     again.page.wait_for_selector(".version[aria-current=true]:has-text('3')")
@@ -224,8 +224,8 @@ def test_versions_live_through_a_restart_and_the_first_is_changed_with_its_own_b
     again.sees_pictures(4)
     again.page.wait_for_selector(".version[aria-current=true]:has-text('4')")
     again.photograph("resumed-and-gone-on")
-    wait_until(lambda: len(read_document(folder).conversation.tree.versions) == 4)
-    talk = read_document(folder).conversation
+    wait_until(lambda: len(read_conversation(folder).conversation.tree.versions) == 4)
+    talk = read_conversation(folder).conversation
     fox, sepia, ball, refined = talk.tree.versions
     assert [version.part.tokens for version in (fox, sepia)] == [version.part.tokens for version in before.versions]
     assert (sepia.parent, ball.parent, refined.parent, refined.how) == (fox.id, fox.id, fox.id, "refined")

@@ -14,7 +14,7 @@ from PIL import Image
 from chat_ui.conversation.page_settings import PageSettings
 from chat_ui.conversation.visitor_conversation import Conversation
 from chat_ui.history.recorder import what_was_lost, with_earlier_pictures
-from chat_ui.history.saved_conversations import DAMAGED, FILE, Loaded, read_document, write_document
+from chat_ui.history.saved_conversations import DAMAGED, FILE, LoadedConversation, read_conversation, write_conversation
 from chat_ui.showing.picture_cards import Gallery
 from chat_ui.showing.view import cards, props
 from tests.chat_ui.remembered import message, new_id, picture_part, run
@@ -38,9 +38,9 @@ def story() -> Conversation:
     return talk
 
 
-def reopened(talk: Conversation, folder, **options: bool) -> Loaded:
-    write_document(talk, folder, **options)
-    return read_document(folder)
+def reopened(talk: Conversation, folder, **options: bool) -> LoadedConversation:
+    write_conversation(talk, folder, **options)
+    return read_conversation(folder)
 
 
 def test_versions_marks_and_settings_come_back_and_every_button_goes_on_with_the_same_bits(tmp_path) -> None:
@@ -85,14 +85,14 @@ def test_a_question_that_a_crash_cut_off_uses_up_neither_mark_nor_attached_pictu
 def test_a_lost_picture_leaves_the_tree_and_the_rest_goes_on(tmp_path) -> None:
     talk = story()
     talk.go_to("2/0")
-    write_document(talk, tmp_path)
+    write_conversation(talk, tmp_path)
     [name] = [
         entry["fields"]["image"]["picture"]
         for entry in json.loads((tmp_path / FILE).read_bytes())["objects"]
         if entry["is"] == "ImagePart" and entry["fields"]["seed"] == talk.turns["2"].reply.images[0].seed
     ]
     (tmp_path / name).unlink()
-    loaded = read_document(tmp_path)
+    loaded = read_conversation(tmp_path)
     again = loaded.conversation
     assert [version.id for version in again.tree.versions] == ["1/0", "3/0", "3/1"] and again.current == "1/0"
     assert again.messages[-1].text == "(a picture that was lost)" and again.undone is None
@@ -106,33 +106,33 @@ def test_a_lost_mark_costs_the_mark_and_the_tries_with_it(tmp_path) -> None:
     talk = story()
     answered(talk, talk.ask("4", Message.of("user", "make it blue")), 5)
     talk.mark("1/0", MASK)
-    write_document(talk, tmp_path)
+    write_conversation(talk, tmp_path)
     document = json.loads((tmp_path / FILE).read_bytes())
     [turn] = [entry["fields"] for entry in document["objects"] if entry["is"] == "Turn" and entry["fields"]["region"]]
     (tmp_path / turn["region"]["picture"]).write_bytes(b"")
-    again = read_document(tmp_path).conversation
+    again = read_conversation(tmp_path).conversation
     assert again.marked is None and list(again.turns) == ["1", "2", "3"] and again.current == "1/0"
 
 
 def test_a_field_that_only_another_version_knows_is_named_and_left_out(tmp_path) -> None:
-    write_document(story(), tmp_path)
+    write_conversation(story(), tmp_path)
     document = json.loads((tmp_path / FILE).read_bytes())
     for entry in document["objects"]:
         if entry["is"] == "Turn":
             entry["fields"]["mood"] = "blue"
     (tmp_path / FILE).write_text(json.dumps(document))
-    loaded = read_document(tmp_path)
+    loaded = read_conversation(tmp_path)
     assert "Turn.mood is not known" in " ".join(what_was_lost(loaded)) and len(loaded.conversation.tree.versions) == 4
 
 
 def test_a_field_that_cannot_be_missed_is_named_and_the_file_kept(tmp_path) -> None:
-    write_document(story(), tmp_path)
+    write_conversation(story(), tmp_path)
     document = json.loads((tmp_path / FILE).read_bytes())
     for entry in document["objects"]:
         entry["fields"].pop("context", None)
     (tmp_path / FILE).write_text(json.dumps(document))
     with pytest.raises(ValueError, match="a Turn lacks context"):
-        read_document(tmp_path)
+        read_conversation(tmp_path)
     assert json.loads((tmp_path / DAMAGED).read_bytes()) == document
 
 

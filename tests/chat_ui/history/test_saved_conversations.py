@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from chat_ui.conversation.page_settings import PageSettings
 from chat_ui.conversation.visitor_conversation import Conversation
-from chat_ui.history.saved_conversations import DAMAGED, FILE, NEWER, Conversations, read_document, write_document
+from chat_ui.history.saved_conversations import (
+    DAMAGED,
+    FILE,
+    NEWER,
+    SavedConversations,
+    archive_in,
+    read_conversation,
+    write_conversation,
+)
 from tests.chat_ui.remembered import a_talk, new_id, picture_part, run, same_parts
 from vargpt.chat.scheduler import Ticket
-from vargpt.types import ImageLayout, ImagePart, ImageTokens, Message
+from vargpt.types import ImagePart, Message
 
 
 def saved_and_read(talk: Conversation, folder) -> Conversation:
-    write_document(talk, folder)
-    return read_document(folder).conversation
+    write_conversation(talk, folder)
+    return read_conversation(folder).conversation
 
 
 def test_a_conversation_comes_back_with_the_same_bits_seeds_and_settings(tmp_path) -> None:
@@ -52,85 +62,61 @@ def test_what_belongs_to_a_running_process_is_left_out(tmp_path) -> None:
 def test_an_object_that_nobody_knows_is_refused_and_the_file_stays(tmp_path) -> None:
     from dataclasses import make_dataclass
 
-    write_document(a_talk(), tmp_path)
+    write_conversation(a_talk(), tmp_path)
     before = (tmp_path / FILE).read_bytes()
     stranger = make_dataclass("Stranger", ["x"])(1)
     with pytest.raises(TypeError, match="Stranger is not among"):
-        write_document(Conversation(turns={"1": stranger}), tmp_path)
+        write_conversation(Conversation(turns={"1": stranger}), tmp_path)
     assert (tmp_path / FILE).read_bytes() == before
-
-
-@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool, torch.bfloat16])
-def test_tokens_of_every_tokenizer_are_kept_exactly_also_unfinished_ones(dtype, tmp_path) -> None:
-    layout = ImageLayout(16, 32, ((1, 2), (2, 4)), position_grid=(4, 8))
-    grids = tuple((torch.randn(1, h, w, 3) * 5).to(dtype) for h, w in layout.scales)
-    tokens = ImageTokens(layout, grids, known=torch.rand(1, 2, 4) > 0.5)
-    part = replace(picture_part(1), tokens=tokens)
-    again = saved_and_read(Conversation((Message.of("user", part),)), tmp_path).messages[0].images[0]
-    assert again.tokens == tokens and again.tokens.grids[1].dtype == dtype
 
 
 def test_saving_again_writes_only_what_is_new(tmp_path) -> None:
     talk = a_talk()
-    write_document(talk, tmp_path)
+    write_conversation(talk, tmp_path)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name != FILE}
     assert len(before) == 1 + 3 + 3, "an upload, three pictures, their tokens"
     talk.finish(talk.ask("4", Message.of("user", "hello")), Message.of("assistant", "yes"))
-    write_document(talk, tmp_path)
+    write_conversation(talk, tmp_path)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name != FILE} == before
-    assert read_document(tmp_path).conversation.messages[-1].text == "yes"
+    assert read_conversation(tmp_path).conversation.messages[-1].text == "yes"
 
 
 def test_a_turn_that_was_begun_and_not_saved_again_was_lost(tmp_path) -> None:
-    write_document(a_talk(), tmp_path, is_running=True)
-    assert read_document(tmp_path).is_unfinished
-    write_document(a_talk(), tmp_path)
-    assert not read_document(tmp_path).is_unfinished
+    write_conversation(a_talk(), tmp_path, is_running=True)
+    assert read_conversation(tmp_path).is_unfinished
+    write_conversation(a_talk(), tmp_path)
+    assert not read_conversation(tmp_path).is_unfinished
 
 
 def test_a_damaged_file_is_put_aside_and_told_of(tmp_path) -> None:
-    write_document(a_talk(), tmp_path)
+    write_conversation(a_talk(), tmp_path)
     whole = (tmp_path / FILE).read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b'{"format": 1, "objects": [], "top": {"object": 3}}', b"[1]",
                     b'{"format": 1, "objects": [{"is": "Path", "fields": {}}], "top": {"object": 0}}'):  # fmt: skip
         (tmp_path / FILE).write_bytes(damaged)
         with pytest.raises(ValueError, match="was damaged"):
-            read_document(tmp_path)
-        assert (tmp_path / DAMAGED).read_bytes() == damaged and read_document(tmp_path) is None
+            read_conversation(tmp_path)
+        assert (tmp_path / DAMAGED).read_bytes() == damaged and read_conversation(tmp_path) is None
 
 
 def test_a_file_of_a_newer_program_is_put_aside_as_it_is(tmp_path) -> None:
-    write_document(a_talk(), tmp_path)
+    write_conversation(a_talk(), tmp_path)
     newer = json.loads((tmp_path / FILE).read_bytes()) | {"format": 99}
     (tmp_path / FILE).write_text(json.dumps(newer))
     with pytest.raises(ValueError, match="newer vargpt"):
-        read_document(tmp_path)
-    assert json.loads((tmp_path / NEWER).read_bytes()) == newer and read_document(tmp_path) is None
-
-
-def test_names_of_files_cannot_lead_out_of_the_folder(tmp_path) -> None:
-    (tmp_path / "talk").mkdir()
-    write_document(Conversation((Message.of("user", picture_part(1)),)), tmp_path / "talk")
-    secret = next((tmp_path / "talk").glob("*.png")).rename(tmp_path / "secret.png")
-    text = (tmp_path / "talk" / FILE).read_text()
-    document = json.loads(text)
-    for entry in document["objects"]:
-        if entry["is"] == "ImagePart":
-            entry["fields"]["image"] = {"picture": f"../{secret.name}"}
-    (tmp_path / "talk" / FILE).write_text(json.dumps(document))
-    with pytest.raises(ValueError, match="no name of a picture"):
-        read_document(tmp_path / "talk")
+        read_conversation(tmp_path)
+    assert json.loads((tmp_path / NEWER).read_bytes()) == newer and read_conversation(tmp_path) is None
 
 
 @pytest.mark.parametrize("ending", ["png", "safetensors"])
 def test_a_lost_picture_costs_only_itself(ending, tmp_path) -> None:
     talk = a_talk()
-    write_document(talk, tmp_path)
+    write_conversation(talk, tmp_path)
     reply = json.loads((tmp_path / FILE).read_bytes())
     last = [entry for entry in reply["objects"] if entry["is"] == "ImagePart"][1]["fields"]
     name = last["image"]["picture"] if ending == "png" else last["tokens"]["tokens"]
     (tmp_path / name).write_bytes(b"not any more")
-    loaded = read_document(tmp_path)
+    loaded = read_conversation(tmp_path)
     assert loaded.num_lost == 1 and len(loaded.conversation.messages[0].images) == 1
     assert loaded.conversation.messages[-1].text == "Again.(a picture that was lost)"
     assert len(loaded.conversation.turns["1"].reply.images) == 2
@@ -138,7 +124,7 @@ def test_a_lost_picture_costs_only_itself(ending, tmp_path) -> None:
 
 
 def test_conversations_are_saved_side_by_side_and_deleted_alone(tmp_path) -> None:
-    files, one, other = Conversations(tmp_path), new_id(), new_id()
+    files, one, other = SavedConversations(tmp_path), new_id(), new_id()
 
     async def story() -> None:
         await files.save(one, a_talk())
@@ -148,3 +134,20 @@ def test_conversations_are_saved_side_by_side_and_deleted_alone(tmp_path) -> Non
 
     run(story())
     assert [path.name for path in tmp_path.iterdir()] == [other]
+
+
+def test_a_history_that_an_earlier_version_wrote_is_read_as_it_was(tmp_path) -> None:
+    older = json.loads(Path(__file__).with_name("older_history.json").read_text(encoding="utf-8"))
+    for name, content in older["files"].items():
+        (tmp_path / name).write_bytes(content.encode() if name == FILE else base64.b64decode(content))
+    loaded = read_conversation(tmp_path)
+    assert (loaded.num_lost, loaded.unknown, loaded.is_unfinished) == (0, (), False)
+    talk = loaded.conversation
+    assert talk.settings == PageSettings(seed=7, adapter=("robot",), pictures=2)
+    assert [version.id for version in talk.tree.versions] == ["1/in0", "1/0", "1/1"] and talk.current == "1/0"
+    assert talk.turns["1"].reply is talk.messages[1] and talk.marked.size == (2, 2)
+    first, second = talk.messages[1].images
+    assert (first.seed, second.seed, second.settings["alternative"]) == (7, 8, 1)
+    assert first.tokens.flat().tolist() == [[[True, False], [True, False], [False, True]]]
+    ballot = archive_in(tmp_path).read(older["ballot"]).value
+    assert same_parts(ballot.reply, talk.messages[1]) and ballot.index == 1

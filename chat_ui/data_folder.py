@@ -1,18 +1,19 @@
-"""Where the page keeps what must not be lost, who may read it, and files that are either whole or not there."""
+"""The folder in which the page keeps its history, readable by its user alone, and the secret that signs logins."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import sys
-import tempfile
 from pathlib import Path
+
+from vargpt.pictures.archive import write_whole
 
 SECRET = "secret"
 
 
 def data_folder() -> Path:
-    """VARGPT_DATA, or where this system keeps what its users' programs must not lose."""
+    """VARGPT_DATA, or the folder in which this system keeps the data of its users' programs."""
     if os.environ.get("VARGPT_DATA"):
         return Path(os.environ["VARGPT_DATA"]).expanduser().resolve()
     if os.environ.get("XDG_DATA_HOME"):
@@ -38,24 +39,9 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that others see either as it was or complete, even if the machine stops meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def signing_secret(folder: Path) -> str:
-    """What logins are signed with; made at the first start and then kept, so that a restart logs nobody out."""
+    """The secret that logins are signed with; it is made once and kept, so that a restart logs nobody out."""
     path = folder / SECRET
     if not path.is_file() or not path.read_text(encoding="ascii").strip():
-        write_whole(path, secrets.token_hex(32).encode("ascii"))  # mkstemp: readable by this user only
+        write_whole(path, secrets.token_hex(32).encode("ascii"))  # readable by this user alone
     return path.read_text(encoding="ascii").strip()

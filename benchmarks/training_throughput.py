@@ -6,8 +6,8 @@ In: a model and storybook conversations. Out: conversations per second, and floa
 share of what this machine reaches in a large matrix product of the same dtype. Both loops train a copy of the model on
 the same conversations in the same batches:
 
-- *ours* is `training.sft.train` with nano's recipe: quick attention on a CPU, compiled layers, and in most pools one
-  slot per drawn picture in the language model (`all_slots_every`);
+- *ours* is `training.supervised.train` with nano's recipe: attention as matrix products on a CPU, compiled layers, and
+  in most pools one slot per drawn picture in the language model (`all_slots_every`);
 - *plain* is forward, backward and AdamW, with PyTorch's attention, nothing compiled, and all slots.
 
 Operations are those of matrix products, convolutions and attention (`torch.utils.flop_counter`) in forward and backward
@@ -42,7 +42,7 @@ from training.data import Batch, BatchSettings, Conversations, MakeMessages, loa
 from training.distributed import pick_device
 from training.loop import to_device
 from training.recipes.nano import mostly_drawing, nano_sft
-from training.sft import SftSettings, make_losses, train
+from training.supervised import SftSettings, make_losses, train
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor
 from vargpt.benchmarks.machine_limit import measure_machine

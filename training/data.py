@@ -1,7 +1,7 @@
 """Conversations to batches: a stream of samples by number becomes length-grouped batches that any step can start from.
 
 In: `make_sample(sample_id) -> Sample` and a processor. Out: dicts of tensors: ids, mask, labels, the input pictures and
-the drawn pictures as bytes (tokens and patches are made on the training device, see sft.py), and which is which.
+the drawn pictures as bytes (tokens and patches are made on the training device, see supervised.py), and which is which.
 
 Samples are taken in pools; a pool is sorted by length and cut into a fixed number of batches of about equal work, so
 that batch i depends on i alone and a resumed run sees what an uninterrupted one would have seen. Several processes, and

@@ -344,7 +344,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         return {name: to_device(value, device) for name, value in batch.items()}
     if isinstance(batch, list | tuple):
         return type(batch)(to_device(value, device) for value in batch)
-    if dataclasses.is_dataclass(batch):
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         names = [field.name for field in dataclasses.fields(batch)]
         return dataclasses.replace(batch, **{name: to_device(getattr(batch, name), device) for name in names})
     return batch

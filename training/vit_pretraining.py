@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from training.cpu.matmul_attention import use_matmul_attention
 from training.distributed import join
 from training.loop import Finished, LoopSettings, run
-from training.sft import to_pixels
+from training.supervised import to_pixels
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor
 from vargpt.assistant.vision import patchify, picture_features

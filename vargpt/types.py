@@ -211,13 +211,15 @@ class Branch:
 class ImageContext:
     """Everything an image is drawn from. `branches[0]` is the conditional one.
 
-    Training hands over the LLM outputs of all slots at once (`slots`, "G N L D"), or of the first alone; inference
-    hands over `step(inputs "G N l C", k) -> "G N l D"`, which runs scale k through the LLM with its own cache.
+    Training hands over the LLM outputs of all slots at once (`slots`, "G N L D"), or of the first alone, and what was
+    fed at them (`slot_inputs`, "N L C", as the generator has computed it of the same tokens); inference hands over
+    `step(inputs "G N l C", k) -> "G N l D"`, which runs scale k through the LLM with its own cache.
     Generators without an LLM pass ignore both.
     """
 
     branches: tuple[Branch, ...]
     slots: Tensor | None = None
+    slot_inputs: Tensor | None = None
     step: Callable[[Tensor, int], Tensor] | None = None
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.chat.scripted import ask, drawing_engine
 from vargpt.benchmarks.speed import ORGANS, REST, measure_speed, organ_seconds, peak_memory, speed_lines
-from vargpt.commands import cli
+from vargpt.commands import cli, opening
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_at_least_one_run_is_needed(engine):
 
 
 def test_the_command_prints_a_table_and_writes_numbers(home, monkeypatch, capsys, engine):
-    monkeypatch.setattr(cli, "open_engine", lambda model, device: engine)
+    monkeypatch.setattr(opening, "open_engine", lambda model, device: engine)
     with pytest.raises(SystemExit) as left:
         cli.app(["bench", "--runs", "1", "--batch-size", "1", "--out", "speed.json"])
     assert left.value.code == 0

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from benchmarks.training_throughput import PER_BATCH, Throughput, measure, pool_flops, report, settings_for
-from tests.training.test_sft import messages_of
+from tests.training.test_supervised import messages_of
 from training.recipes.nano import mostly_drawing
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.special_tokens import SpecialTokens

@@ -14,7 +14,7 @@ from data_recipes.storybook.language.drawing_prompts import DrawingPrompt, Group
 from data_recipes.storybook.world.scene import Group, Scene
 from tests.chat.scripted import drawing_engine
 from tests.evaluation.oracle import BLANK, NOTHING, KnownPages, Oracle, Scripted, recoloured, report_on, scores
-from vargpt.commands import cli
+from vargpt.commands import cli, opening
 from vargpt.evaluation.base import Progress, Report
 from vargpt.evaluation.picture_tasks import MAX_PSNR, psnr
 from vargpt.evaluation.report import markdown
@@ -212,7 +212,7 @@ def test_the_command_writes_report_table_and_sheets(home, monkeypatch, world, ca
     judge = Mock(return_value=world)
     judge.of_side.return_value = world
     monkeypatch.setattr("data_recipes.storybook.judging.judge.Judge", judge)
-    monkeypatch.setattr(cli, "open_engine", lambda model, device: drawing_engine())
+    monkeypatch.setattr(opening, "open_engine", lambda model, device: drawing_engine())
     arguments = ["--n", "2", "--categories", "single_object,edit", "--out", "a/report.json", "--markdown", "a/table.md"]
     with pytest.raises(SystemExit) as left:
         cli.app(["evaluate", "storybook", *arguments, "--pictures", "sheets"])

@@ -11,11 +11,11 @@ import torch
 from vargpt.config import InfinityConfig, InfinityTokenizerConfig
 from vargpt.generators.infinity import InfinityGenerator
 from vargpt.loading.weight_map import WeightMap
-from vargpt.published.infinity import Published
+from vargpt.published.base import Published
+from vargpt.published.infinity import INFINITY
 from vargpt.published.infinity_weights import autoencoder_map, transformer_map
 from vargpt.published.vargpt_v1_1 import VargptV11, config_from_published
 from vargpt.published.vargpt_v1_1_weights import vargpt_map
-from vargpt.published.variants import INFINITY
 from vargpt.tokenizers.bsq import InfinityTokenizer
 
 MANIFESTS = Path(__file__).parent / "manifests"
@@ -68,8 +68,8 @@ def test_infinity(name, depth, width, heads, bits, chunks) -> None:
     ],
 )
 def test_the_stated_variants_are_the_published_ones(variant, transformer, autoencoder) -> None:
-    config = Published("FoundationVision/Infinity", variant).config()
-    pixels, chunks = config.image_tokenizer_config, INFINITY[variant].num_chunks
+    config = Published("FoundationVision/Infinity", variant, INFINITY).config()
+    pixels, chunks = config.image_tokenizer_config, INFINITY.variants[variant].num_chunks
     with torch.device("meta"):
         generator, tokenizer = InfinityGenerator(config.generator_config), InfinityTokenizer(pixels)
     names = autoencoder_map(len(pixels.channel_multipliers), pixels.feature_channels)
@@ -83,7 +83,7 @@ def test_the_stated_variants_are_the_published_ones(variant, transformer, autoen
         layout = config.layout(size)
         tokenizer.check_layout(layout)
         assert layout.position_grid is not None and layout.num_scales <= config.generator_config.max_scales
-    assert len(config.sizes) == 60 and "x".join(map(str, config.sizes[0])) == INFINITY[variant].default_size
+    assert len(config.sizes) == 60 and "x".join(map(str, config.sizes[0])) == INFINITY.variants[variant].default_size
 
 
 @pytest.mark.parametrize(

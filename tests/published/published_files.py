@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from vargpt.config import InfinityConfig, InfinityTokenizerConfig
 from vargpt.loading.weight_map import WeightMap
+from vargpt.published.infinity import VARIANTS, InfinityVariant
 from vargpt.published.infinity_weights import autoencoder_map, transformer_map
-from vargpt.published.variants import INFINITY, Variant
 from vargpt.testing import TINY_AUTOENCODER, TINY_DECODER, tiny_t5_tokenizer, tiny_text_to_image
 from vargpt.text_to_image.pipeline import TextToImage
 from vargpt.types import ImageSampling
@@ -23,10 +23,10 @@ NUM_CHUNKS = 2
 SAMPLING = ImageSampling(guidance_scale=3.0, temperature=0.5, top_p=0.97)
 
 
-def tiny_variant(weights: str, default_size: str = "256x256") -> Variant:
-    return Variant(
+def tiny_variant(weights: str, default_size: str = "256x256") -> InfinityVariant:
+    return InfinityVariant(
         weights=weights,
-        autoencoder=("vae.pth", "vae_.pth"),
+        beside=("vae.pth", "vae_.pth"),
         generator_config=InfinityConfig(**TINY_DECODER),
         image_tokenizer_config=InfinityTokenizerConfig(**TINY_AUTOENCODER),
         num_chunks=NUM_CHUNKS,
@@ -85,7 +85,7 @@ def write_autoencoder(model: TextToImage, folder: Path, nested: bool = True) -> 
 
 def write_text_encoder(model: TextToImage, folder: Path) -> None:
     """Under the name of the published one, where it is looked for."""
-    model.text_encoder.model.save_pretrained(folder / "flan-t5-xl")
+    model.conditions.text_encoder.model.save_pretrained(folder / "flan-t5-xl")
     tiny_t5_tokenizer().save_pretrained(folder / "flan-t5-xl")
 
 
@@ -99,7 +99,7 @@ def write_published(model: TextToImage, folder: Path) -> Path:
 
 def use_tiny_variants(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on, Infinity comes in two tiny variants."""
-    for name in list(INFINITY):
-        monkeypatch.delitem(INFINITY, name)
+    for name in list(VARIANTS):
+        monkeypatch.delitem(VARIANTS, name)
     for name, variant in TINY_VARIANTS.items():
-        monkeypatch.setitem(INFINITY, name, variant)
+        monkeypatch.setitem(VARIANTS, name, variant)

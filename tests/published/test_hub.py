@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from vargpt.chat.engine import ChatEngine
 from vargpt.commands.cli import app
 from vargpt.loading.hub import fetch
-from vargpt.published.infinity import find_published, load_text_to_image
+from vargpt.published.families import find_published, load_text_to_image
 from vargpt.text_to_image.pipeline import TextToImage
 from vargpt.types import ChatRequest, Message, TextSampling
 

@@ -24,9 +24,8 @@ from tests.published.published_files import (
     write_published,
 )
 from vargpt.chat.painter import TOKENS_TOGETHER, Order, Painter
-from vargpt.published.families import resolve_model
-from vargpt.published.infinity import find_published, fingerprint, load_text_to_image
-from vargpt.published.variants import INFINITY
+from vargpt.published.families import find_published, load_text_to_image, resolve_model
+from vargpt.published.infinity import VARIANTS
 from vargpt.testing import tiny_text_encoder, tiny_text_to_image
 from vargpt.text_to_image.pipeline import TextToImage
 from vargpt.types import (
@@ -272,9 +271,9 @@ def test_what_only_draws_is_no_chat_model(published) -> None:
 def test_other_files_have_another_fingerprint(published, broken) -> None:
     one, copy = (find_published(folder, "small") for folder in (published, broken))
     assert one is not None and copy is not None
-    assert len(fingerprint(one)) == 16 and fingerprint(one) == fingerprint(copy)
+    assert len(one.fingerprint()) == 16 and one.fingerprint() == copy.fingerprint()
     torch.save({"vae": {}}, broken / "vae.pth")
-    assert fingerprint(one) != fingerprint(copy)
+    assert one.fingerprint() != copy.fingerprint()
 
 
 # -- the painter -------------------------------------------------------------------------------------------------------
@@ -362,7 +361,7 @@ def test_what_is_no_wish_is_refused(painter) -> None:
 
 def test_an_order_knows_sizes_and_settings_before_anything_is_loaded(published) -> None:
     order = Order.of(str(published), "sharded", "a car")
-    assert order.sampling == INFINITY["sharded"].sampling and order.model_name == "infinity sharded"
+    assert order.sampling == VARIANTS["sharded"].sampling and order.model_name == "infinity sharded"
     assert order.sizes is not None and order.sizes[0] == (144, 432) and (1024, 1024) in order.sizes
     assert Order.of(None).sizes is None
     with pytest.raises(ValueError, match="nano is a chat model, for which --negative and --vae can do nothing"):

@@ -24,7 +24,7 @@ from training.averaged_weights import learning_values
 from training.data import BatchSettings
 from training.distributed import is_main
 from training.loop import LoopSettings
-from training.sft import SftSettings, train
+from training.supervised import SftSettings, train
 from vargpt.testing import tiny_model, tiny_processor
 from vargpt.types import Message
 

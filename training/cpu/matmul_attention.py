@@ -88,7 +88,7 @@ def use_matmul_attention(model: VARGPT) -> VARGPT:
     model.language_model.config._attn_implementation = NAME
     for module in model.modules():
         if isinstance(module, SelfAttention | CrossAttention):
-            module.attend = matmul_attention  # type: ignore[method-assign]
+            module.attend = matmul_attention  # type: ignore[method-assign,assignment]
         elif type(module) is VisionAttention:
             module.__class__ = QuickVisionAttention  # the same weights under the same names
     return model

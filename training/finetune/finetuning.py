@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import importlib
 import json
 import logging
 import math
+import pkgutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from training.finetune.own_measure import Judge, Measured, drawn_wishes, measure
 from training.finetune.own_pictures import OwnPictures, Topic, all_fitted, joined, read_folder, read_pairs
 from training.finetune.own_report import Outcome, strip, summary, write_report
 from training.loop import Finished, LoopSettings
-from training.sft import Apart, SftSettings, train
+from training.supervised import Apart, SftSettings, train
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor
 from vargpt.chat.engine import ChatEngine
@@ -310,9 +310,11 @@ def named_judge(name: str | None) -> Judge | None:
     """
     if name is None:
         return None
-    module, _, function = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)
+        judge = pkgutil.resolve_name(name)
+        if not callable(judge):
+            raise ValueError("this is no function")
+        return judge
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"--judge is MODULE:FUNCTION, as in my_judges:is_a_robot; {name!r}: {error}") from None
 

@@ -18,7 +18,7 @@ from training.cpu.matmul_attention import use_matmul_attention
 from training.data import Conversations, MakeMessages
 from training.distributed import pick_device
 from training.loop import to_device
-from training.sft import SftSettings, make_losses
+from training.supervised import SftSettings, make_losses
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor
 from vargpt.benchmarks.speed import wait_for
@@ -46,7 +46,7 @@ def seconds_per_step(
     for batch in made[: 1 + TIMED_STEPS]:
         started = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            loss, _ = losses(model, to_device(batch, device))
+            loss, _ = losses(model, to_device(batch, device), 0)
         loss.backward()
         model.zero_grad()
         wait_for(device)

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from data_recipes.storybook.language.drawing_requests import COMMANDS
 from data_recipes.storybook.language.talk import ABLE
 from data_recipes.storybook.language.wording import rough
-from data_recipes.storybook.samples import make_sample
+from data_recipes.storybook.samples import MIXTURE, make_sample
 from data_recipes.storybook.splits import Phrases, Split
 from training.finetune.own_pictures import Example, Topic
 from vargpt.types import Message
@@ -106,10 +106,10 @@ class OwnConversations:
 
 def rehearsed(sample_id: int, topic: Topic, resolution: int, kind: str | None = None) -> tuple[Message, ...]:
     """A storybook conversation that does not speak of the topic: nothing may say that it cannot be drawn."""
-    mixture = {} if kind is None else {"mixture": {kind: 1.0}}
+    mixture = MIXTURE if kind is None else {kind: 1.0}
     number = FIRST_REHEARSED + sample_id
     while True:
-        messages = make_sample(number, resolution=resolution, **mixture).messages
+        messages = make_sample(number, resolution=resolution, mixture=mixture).messages
         if topic == Topic() or not any(mentions(topic, message.text) for message in messages):
             return messages
         number += 1_000_003

@@ -25,7 +25,7 @@ from training.data import BatchSettings, Row, collate
 from training.finetune.own_conversations import phrase_of, rehearsed, request
 from training.finetune.own_pictures import Example, OwnPictures, Topic
 from training.loop import LoopSettings, to_device
-from training.sft import SftSettings, make_losses
+from training.supervised import SftSettings, make_losses
 from vargpt.chat.engine import ChatEngine
 from vargpt.types import ChatRequest, Message
 
@@ -220,7 +220,7 @@ def losses(engine: ChatEngine, conversations: Sequence[Sequence[Message]]) -> di
     with low, engine.adapters.switched_on(engine.adapters.default):
         for start in range(0, len(rows), TOGETHER):
             batch = to_device(collate(rows[start : start + TOGETHER], processor, rows), model.device)
-            _, sums = losses_of(model, batch)
+            _, sums = losses_of(model, batch, 0)
             total = {name: value + float(sums[name]) for name, value in total.items()}
     if not any(row.encoded.drawn for row in rows):
         del total["image_loss"]

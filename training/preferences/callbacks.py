@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from training.metrics_log import MetricsLog
 
-class MetricsLog(TrainerCallback):
-    """One line of `metrics.jsonl` per logged step, as `training.loop` writes them."""
+
+class LogSteps(TrainerCallback):
+    """Writes what a trainer logs to `metrics.jsonl`, by the log that all runs write; process zero only."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.file = run_dir / "metrics.jsonl"
-        self.begun = False
+        self.run_dir = run_dir
+        self.log: MetricsLog | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            about = {"autocast": "bf16" if args.bf16 else "none"}
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            self.log = MetricsLog(self.run_dir, state.global_step, tensorboard=False, about=about)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
-        if state.is_world_process_zero and logs:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            about = {} if self.begun else {"autocast": "bf16" if args.bf16 else "none"}
-            self.begun = True
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step} | about | logs) + "\n")
+        if self.log is not None and logs:
+            self.log.write(state.global_step, logs)
 
 
 class StopAfter(TrainerCallback):

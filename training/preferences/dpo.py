@@ -150,6 +150,7 @@ class PictureDPO(DPOTrainer):
         """What TRL takes for a forward: one log-probability per reply, at its first place, in nats per bit."""
         with self.accelerator.autocast():  # the reference is not wrapped in it as the policy is
             scored = model.sequence_log_probs(**inputs, labels=word_labels)
+        assert scored.image is not None and scored.image_entropy is not None, "every reply ends with a picture"
         num_bits = model.image_tokenizer.code_dim * (inputs["input_ids"] == model.placeholders.slot).sum(1)
         total = scored.image.sum(1)
         if scored.text is not None:

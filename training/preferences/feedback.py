@@ -19,7 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from training.autocast import Autocast, check_autocast, settled_autocast
 from training.cpu.matmul_attention import use_matmul_attention
 from training.distributed import pick_device
-from training.preferences.callbacks import MetricsLog, StopAfter
+from training.preferences.callbacks import LogSteps, StopAfter
 from training.stages import learn_only
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor
@@ -145,7 +145,7 @@ def learning_by_organ(model: Any) -> dict[str, int]:
 
 
 def leave_model(
-    model: VARGPT, processor: VargptProcessor, out: Path, lora: Any = None, begun_with: Path | None = None
+    model: VARGPT, processor: VargptProcessor, out: Path, lora: Any = None, begun_with: str | Path | None = None
 ) -> Path:
     """Writes `out`/model and returns it. Adapters (`lora` is their config) also go to `out`/adapter, before they become
     part of the weights; `begun_with` is the model that they were learnt on.
@@ -161,7 +161,7 @@ def leave_model(
 
 def run_trainer(trainer: Any, run_dir: Path, minutes: float | None = None) -> bool:
     """Trains, from the last checkpoint in `run_dir` if there is one; whether all steps are done."""
-    trainer.add_callback(MetricsLog(run_dir))
+    trainer.add_callback(LogSteps(run_dir))
     if minutes is not None:
         trainer.add_callback(StopAfter(minutes))
     checkpoints = run_dir / "checkpoints"

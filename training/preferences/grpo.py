@@ -117,10 +117,10 @@ class PictureGRPO(GRPOTrainer):
         )
         self.beta = args.beta = beta
         self.engine = ChatEngine(self.base, processor)
-        self.base.forward = self.base.sequence_log_probs
+        self.base.forward = self.base.sequence_log_probs  # type: ignore[method-assign,assignment]
         if reference is not None:
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
-            reference.forward = reference.sequence_log_probs
+            reference.forward = reference.sequence_log_probs  # type: ignore[method-assign,assignment]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         mode = "train" if self.model.training else "eval"

@@ -80,6 +80,25 @@ def file_prompts(path: Path) -> list[Wanted]:
     return [Wanted((Message.of("user", prompt),)) for prompt in read_prompts(path)]
 
 
+def prompts_of(
+    storybook: int | None, file: Path | None, rewards: Sequence[str], requests: Callable[[int], list[Wanted]]
+) -> list[Wanted]:
+    """The prompts that a command names, in one of two ways: as many `requests` of the storybook, or those of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: both ways or none; no prompts; the storybook's judge shall judge those of a file.
+    """
+    if (storybook is None) == (file is None):
+        raise ValueError("name the prompts by one of --storybook and --prompts")
+    if storybook is not None:
+        return requests(storybook)
+    assert file is not None
+    if "storybook" in rewards:
+        raise ValueError("the storybook's judge knows only the requests of --storybook")
+    return file_prompts(file)
+
+
 def told_apart(wanted: Sequence[Wanted], path: Path) -> list[Wanted]:
     """Those prompts that a folder of preferences, made from these very prompts, has a pair of.
 
@@ -289,10 +308,12 @@ def run(order: Order, opened: Callable[[], ChatEngine], out: Path) -> str:
     engine = opened()
     folder = PreferenceFolder.continued(out, order.about(engine))
     with tqdm(total=len(wanted), initial=len(folder.tried), unit="prompt", file=sys.stderr) as bar:
-        fields = {"n": order.n, "seed": order.seed, "reward": reward, "better": better, "batch_size": order.batch_size}
         asked = {"temperature": order.temperature, "guidance_scale": order.guidance}
         changes = {name: value for name, value in asked.items() if value is not None}
         sampling = engine.image_sampling(**changes) if changes else None
-        for _ in build(engine, wanted, folder, **fields, sampling=sampling):
+        for _ in build(
+            engine, wanted, folder, n=order.n, seed=order.seed, reward=reward, better=better,
+            batch_size=order.batch_size, sampling=sampling,
+        ):  # fmt: skip
             bar.update()
     return f"{len(folder)} pairs from {len(folder.tried)} prompts in {out}"

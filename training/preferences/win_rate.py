@@ -12,7 +12,6 @@ the model does by itself.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,8 @@ from typing import Any
 from tqdm import tqdm
 
 from data_recipes.storybook.judging.cases import DRAW_PROMPTS, draw_cases
-from training.preferences.prefer import Answers, Wanted, file_prompts, replied, scored
+from training.command_line import Positional, read_command, user_errors
+from training.preferences.prefer import Answers, Wanted, prompts_of, replied, scored
 from training.preferences.rewards import Reward, reward_named
 from vargpt.chat.engine import ChatEngine
 from vargpt.evaluation.intervals import Score, mean_score
@@ -31,6 +31,7 @@ from vargpt.loading.models import model_hash
 from vargpt.published.families import resolve_model
 from vargpt.types import ChatRequest, ImageSampling, Message
 
+PROG = "python -m training.preferences.win_rate"
 LEARNT = {"temperature": 1.0, "guidance_scale": 1.0}  # what log-probabilities are raised and lowered of
 DRAWN_TOGETHER = 16  # prompts
 ALL = "all"
@@ -160,59 +161,73 @@ def markdown(name: str, rows: Sequence[Compared]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.preferences.win_rate", description="Rewards of held-out prompts, before and after."
-    )
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="model folders; the first is what came before")
-    prompts = parser.add_mutually_exclusive_group(required=True)
-    prompts.add_argument("--storybook", type=int, metavar="N", help="so many held-out requests of the storybook")
-    prompts.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt per line")
-    parser.add_argument("--reward", help="as for `vargpt prefer` (default: storybook, with --storybook)")
-    parser.add_argument("--n", type=int, default=1, help="pictures per prompt, whose mean counts (1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the prompts and of the first picture (0)")
-    parser.add_argument("--as-shown", action="store_true", help="temperature and guidance of the model itself")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("runs/win_rate"), help="where rewards are kept")
-    chosen = parser.parse_args(arguments)
-    try:
-        if len(chosen.models) < 2 or chosen.n < 1:
+@dataclass(frozen=True, kw_only=True)
+class WinRateCommand:
+    """Compare the rewards of held-out prompts, before and after. Name them by `--storybook` or `--prompts`."""
+
+    models: Positional[tuple[str, ...]]
+    """Model folders; the first is what came before."""
+    storybook: int | None = None
+    """So many held-out requests of the storybook."""
+    prompts: Path | None = None
+    """A file with one prompt per line."""
+    reward: str = "storybook"
+    """As for `vargpt prefer`."""
+    n: int = 1
+    """Pictures per prompt, whose mean counts."""
+    seed: int = 0
+    """Of the prompts and of the first picture."""
+    as_shown: bool = False
+    """Temperature and guidance of the model itself."""
+    device: str = "auto"
+    out: Path = Path("runs/win_rate")
+    """Where rewards are kept."""
+
+    def __post_init__(self) -> None:
+        if len(self.models) < 2 or self.n < 1:
             raise ValueError("name two models or more, and --n of at least 1")
-        if chosen.reward is None and chosen.storybook is None:
-            raise ValueError("say with --reward what these pictures are judged by")
-        if chosen.storybook is None and chosen.reward == "storybook":
-            raise ValueError("the storybook's judge knows only the requests of --storybook")
-        name = chosen.reward or "storybook"
-        reward = reward_named(name)
-        wanted = (
-            held_out_prompts(chosen.storybook, chosen.seed)
-            if chosen.storybook is not None
-            else file_prompts(chosen.prompts)
-        )
-        sampling = None if chosen.as_shown else LEARNT
-        about = {"reward": name, "n": chosen.n, "seed": chosen.seed, "sampling": sampling or "the model's own"}
-        about["prompts"] = "storybook" if chosen.prompts is None else str(chosen.prompts)
+
+    def wanted(self) -> list[Wanted]:
+        """The prompts; see `prompts_of`."""
+        return prompts_of(self.storybook, self.prompts, (self.reward,), lambda n: held_out_prompts(n, self.seed))
+
+    def files(self) -> list[RewardFile]:
+        """What each model has been judged by so far.
+
+        Raises:
+            FileNotFoundError: there is no such model.
+            ValueError: a file is of another comparison.
+        """
+        about = {"reward": self.reward, "n": self.n, "seed": self.seed}
+        about["sampling"] = "the model's own" if self.as_shown else LEARNT
+        about["prompts"] = "storybook" if self.prompts is None else str(self.prompts)
         files = []
-        for model in chosen.models:
+        for model in self.models:
             number = model_hash(resolve_model(model))
-            file = chosen.out / f"{number}{'-shown' if chosen.as_shown else ''}.txt"
-            files.append(RewardFile(file, about | {"model_hash": number}))
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    for model, file in zip(chosen.models, files, strict=True):
+            path = self.out / f"{number}{'-shown' if self.as_shown else ''}.txt"
+            files.append(RewardFile(path, about | {"model_hash": number}))
+        return files
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    command = read_command(WinRateCommand, PROG, arguments)
+    with user_errors(PROG):
+        wanted, files = command.wanted(), command.files()
+        reward = reward_named(command.reward)
+    for model, file in zip(command.models, files, strict=True):
         left = wanted[len(file.values) :]
         if not left:
             continue
-        engine = ChatEngine.load(model, chosen.device)
-        drawn = None if sampling is None else engine.image_sampling(**sampling)
-        first = chosen.seed + len(file.values) * chosen.n
-        with tqdm(total=len(wanted), initial=len(file.values), unit="prompt", desc=str(model), file=sys.stderr) as bar:
-            for value in rewards(engine, left, reward, chosen.n, first, drawn):
+        engine = ChatEngine.load(model, command.device)
+        drawn = None if command.as_shown else engine.image_sampling(**LEARNT)
+        first = command.seed + len(file.values) * command.n
+        with tqdm(total=len(wanted), initial=len(file.values), unit="prompt", desc=model, file=sys.stderr) as bar:
+            for value in rewards(engine, left, reward, command.n, first, drawn):
                 file.add(value)
                 bar.update()
     before = files[0].values[: len(wanted)]
-    for model, file in zip(chosen.models[1:], files[1:], strict=True):
-        sys.stdout.write(markdown(str(model), by_kind(wanted, before, file.values[: len(wanted)])) + "\n\n")
+    for model, file in zip(command.models[1:], files[1:], strict=True):
+        sys.stdout.write(markdown(model, by_kind(wanted, before, file.values[: len(wanted)])) + "\n\n")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ as far as it states them; `Stage.ours` names the others. The same stages run at 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from transformers import AutoModel
+
+from training.command_line import read_command
 from training.stages import Plan, Stage, plan, table
-from vargpt.assistant.model import VARGPT
 from vargpt.loading.checkpoint_files import empty_weights
 from vargpt.presets import vargpt_v1_1
 
@@ -68,18 +70,27 @@ def dry_run(num_gpus: int, rows_per_gpu: int = 1) -> list[Plan]:
     """The plan of every stage."""
     config = vargpt_v1_1()
     with empty_weights():
-        model = VARGPT(config)
+        model = AutoModel.from_config(config)
     return [plan(model, config, stage, num_gpus, rows_per_gpu) for stage in full_size()]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FullSizeCommand:
+    """What each stage of the full-size training program takes."""
+
+    gpus: int = 8
+    """Over how many GPUs everything is sharded."""
+    rows: int = 1
+    """Conversations at once on each of them."""
+
+    def __post_init__(self) -> None:
+        if self.gpus < 1 or self.rows < 1:
+            raise ValueError(f"--gpus and --rows are 1 or more, got {self.gpus} and {self.rows}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.recipes.full_size", description="What each stage takes.")
-    parser.add_argument("--gpus", type=int, default=8, help="over how many GPUs everything is sharded")
-    parser.add_argument("--rows", type=int, default=1, help="conversations at once on each of them")
-    chosen = parser.parse_args(arguments)
-    if chosen.gpus < 1 or chosen.rows < 1:
-        parser.error("--gpus and --rows are 1 or more")
-    sys.stdout.write(table(dry_run(chosen.gpus, chosen.rows), chosen.gpus) + "\n")
+    command = read_command(FullSizeCommand, "python -m training.recipes.full_size", arguments)
+    sys.stdout.write(table(dry_run(command.gpus, command.rows), command.gpus) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ four hours. docs/nano.md holds the numbers to expect, docs/training.md how the s
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
 import json
@@ -17,10 +16,10 @@ import logging
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
@@ -34,20 +33,19 @@ from data_recipes.storybook.language.drawing_requests import phrase
 from data_recipes.storybook.samples import make_sample, text_corpus
 from data_recipes.storybook.script_messages import drawing
 from training import vit_pretraining
-from training.averaged_weights import AveragedWeights
+from training.command_line import UNNAMED, read_command
 from training.data import BatchSettings, MakeMessages
 from training.distributed import is_main, started_processes
 from training.loop import Finished, LoopSettings
-from training.overrides import apply_overrides
-from training.sft import SftSettings, train
+from training.recipes.nano_tokenizer import nano_tokenizer
 from training.stages import learn_only
-from training.tokenizer.trainer import TokenizerSettings, load_tokenizer, recipe_named
+from training.supervised import SftSettings, export, train
+from training.tokenizer.trainer import TokenizerSettings, load_tokenizer
 from training.tokenizer.trainer import train as train_tokenizer
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor, square_image_processor
 from vargpt.assistant.text_tokenizer import train_text_tokenizer
 from vargpt.chat.engine import ChatEngine
-from vargpt.loading.models import save
 from vargpt.presets import nano as nano_config
 from vargpt.published.families import load
 from vargpt.types import ChatRequest, Message
@@ -174,7 +172,7 @@ def nano_beginnings() -> Beginnings:
     """Both tokenizers, then language, sight and understanding, each as its recipe says."""
     return Beginnings(
         num_texts=NUM_TEXTS,
-        tokenizer=recipe_named("nano"),
+        tokenizer=nano_tokenizer(),
         language=nano_language(),
         sight=nano_sight(),
         understanding=nano_understanding(),
@@ -387,41 +385,41 @@ def run_nano(
     return model, processor, train(model, processor, later_messages, settings, run_dir, on_sample, later_texts)
 
 
-def export(model: VARGPT, processor: VargptProcessor, ema: AveragedWeights | None, path: Path) -> None:
-    """The averaged weights in bfloat16 as a model directory; a model card that is there already is kept."""
-    if ema is not None:
-        with ema.applied_to(model):
-            save(model.eval(), processor, path)
-    else:
-        save(model.eval(), processor, path)
+@dataclass(frozen=True, kw_only=True)
+class NanoCommand:
+    """Train nano from nothing, or a model further."""
+
+    run_dir: Path = Path("runs/nano")
+    """Where metrics, samples and checkpoints go."""
+    tokenizer_dir: Path | None = None
+    """A finished tokenizer run (default: inside the run dir)."""
+    start_from: Path | None = None
+    """Train this model folder further, not a fresh model."""
+    first_sample: int = 0
+    """Where its stream of conversations goes on."""
+    export: Path | None = None
+    """Model folder to write (default: model/ in the run dir)."""
+    minutes: float | None = None
+    """Stop (and save) after this long; the schedule stays in steps."""
+    sft: Annotated[SftSettings, UNNAMED] = field(default_factory=nano_sft)
+
+    def __post_init__(self) -> None:
+        if started_processes() > 1 and self.start_from is None:
+            raise ValueError("several processes train a model that is there already: give its folder with --start-from")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.recipes.nano", description="Train nano from nothing.")
-    parser.add_argument("--run-dir", type=Path, default=Path("runs/nano"))
-    parser.add_argument("--tokenizer-dir", type=Path, help="a finished tokenizer run (default: inside the run dir)")
-    parser.add_argument("--start-from", type=Path, help="train this model folder further, not a fresh model")
-    parser.add_argument("--first-sample", type=int, default=0, help="where its stream of conversations goes on")
-    parser.add_argument("--export", type=Path, help="model directory to write (default: model/ in the run dir)")
-    parser.add_argument("--minutes", type=float, help="stop (and save) after this long; the schedule stays in steps")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
-    chosen = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        settings = apply_overrides(nano_sft(), chosen.set)
-    except ValueError as error:
-        parser.error(str(error))
-    if started_processes() > 1 and chosen.start_from is None:
-        parser.error("several processes train a model that is there already: give its folder with --start-from")
+    command = read_command(NanoCommand, "python -m training.recipes.nano", arguments)
     ended = run_nano(
-        chosen.run_dir, settings, chosen.minutes, chosen.tokenizer_dir, chosen.start_from, chosen.first_sample
+        command.run_dir, command.sft, command.minutes, command.tokenizer_dir, command.start_from, command.first_sample
     )
     if ended is None or not ended[2].done:
         logger.info("stopped before the end; the same command continues")
     if ended is not None and is_main():
         model, processor, finished = ended
-        export(model, processor, finished.ema, chosen.export or chosen.run_dir / "model")
-        logger.info("step %d exported to %s", finished.step, chosen.export or chosen.run_dir / "model")
+        folder = command.export or command.run_dir / "model"
+        export(model, processor, finished.ema, folder)
+        logger.info("step %d exported to %s", finished.step, folder)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,19 @@ shipped weights changed stands in docs/training.md.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import logging
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from torch import nn
 
 from data_recipes.storybook.samples import make_sample
-from training.overrides import apply_overrides
+from training.command_line import UNNAMED, read_command, user_errors
 from training.preferences.dpo import DpoSettings
 from training.preferences.dpo import train as train_dpo
 from training.preferences.feedback import DECODER, leave_model
@@ -33,9 +35,9 @@ from training.preferences.rewards import Reward, storybook_reward
 from training.recipes import nano
 from training.recipes.nano import Beginnings, Budget, nano_sft
 from training.recipes.nano_dpo import nano_dpo
-from training.sft import SftSettings, train
 from training.stage_report import StageLog, measured
 from training.stages import Stage, learn_only
+from training.supervised import SftSettings, export, train
 from training.surgery.grow import grow
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import VargptProcessor
@@ -46,6 +48,7 @@ from vargpt.published.families import load, resolve_model
 from vargpt.types import Message
 
 logger = logging.getLogger(__name__)
+PROG = "python -m training.recipes.nano_chain"
 
 Opened = tuple[VARGPT, VargptProcessor]
 EVERYTHING = (
@@ -63,7 +66,7 @@ ROWS_AT_ONCE = 8  # pairs
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """The stages as data; `--set sft_128.steps=2000` changes one of them, `--set beginnings.language...` the first.
+    """The stages as data; `--sft-128.steps 2000` changes one of them, `--beginnings.language...` the first.
 
     Preferences of a DPO stage come from `pictures` pictures of each of `prompts` requests, drawn at `temperature` with
     `guidance`: by default from the very distribution that DPO learns about. As nano is shown, they are mostly alike to
@@ -95,11 +98,11 @@ class Chain:
 def nano_chain() -> Chain:
     """The first SFT is nano's own; later ones are shorter, with smaller batches of their larger pictures."""
     loop, dpo = nano_sft().loop, nano_dpo().steps
-    preferences = {
-        "loss": "dpo", "learns": DECODER, "data": {"practice": 1.0}, "steps": dpo.total_steps,
-        "batch_size": dpo.batch_size * dpo.accumulation, "learning_rate": dpo.learning_rate,
-        "warmup_ratio": dpo.warmup_steps / dpo.total_steps,
-    }  # fmt: skip
+    preferences = Stage(
+        name="", loss="dpo", learns=DECODER, data={"practice": 1.0}, size=(64, 64), steps=dpo.total_steps,
+        batch_size=dpo.batch_size * dpo.accumulation, learning_rate=dpo.learning_rate,
+        warmup_ratio=dpo.warmup_steps / dpo.total_steps,
+    )  # fmt: skip
     return Chain(
         beginnings=nano.nano_beginnings(),
         sft_64=Stage(
@@ -107,12 +110,12 @@ def nano_chain() -> Chain:
             batch_size=23, learning_rate=loop.learning_rate, warmup_ratio=loop.warmup_steps / loop.total_steps,
             weight_decay=loop.weight_decay,
         ),
-        dpo_64=Stage(name="3 DPO at 64", size=(64, 64), **preferences),
+        dpo_64=dataclasses.replace(preferences, name="3 DPO at 64", size=(64, 64)),
         sft_128=Stage(
             name="4 SFT at 128", loss="sft", learns=EVERYTHING, data=DRAWING, size=(128, 128), steps=6_000,
             batch_size=8, learning_rate=loop.learning_rate / 2, warmup_ratio=0.02, weight_decay=loop.weight_decay,
         ),
-        dpo_128=Stage(name="5 DPO at 128", size=(128, 128), **preferences),
+        dpo_128=dataclasses.replace(preferences, name="5 DPO at 128", size=(128, 128)),
         edit=Stage(
             name="6 editing", loss="sft", learns=EVERYTHING, data=EDITING, size=(128, 128), steps=3_000,
             batch_size=8, learning_rate=loop.learning_rate / 4, warmup_ratio=0.02, weight_decay=loop.weight_decay,
@@ -264,7 +267,7 @@ def fine_tune(opened: Opened, stage: Stage, number: int, chain: Chain, run_dir: 
     stream = Stream(stage, number * 10_000_000)  # conversations that no other stage has seen
     finished = train(model, processor, stream, settings, run_dir, on_sample, nano.more_language)
     if finished.done:
-        nano.export(model, processor, finished.ema, run_dir / "model")
+        export(model, processor, finished.ema, run_dir / "model")
     return finished.done
 
 
@@ -273,13 +276,16 @@ def prefer(
 ) -> PreferenceFolder | None:
     """Which of the model's own pictures are better; None if the time was over before all prompts were drawn."""
     wanted = storybook_prompts(chain.prompts, seed)
-    drawn = {"temperature": chain.temperature, "guidance_scale": chain.guidance}
-    about = {"model_hash": model_hash(before), "n": chain.pictures, "seed": seed} | drawn
+    sampling = dataclasses.replace(
+        opened[0].config.sampling(), temperature=chain.temperature, guidance_scale=chain.guidance
+    )
+    about = {"model_hash": model_hash(before), "n": chain.pictures, "seed": seed}
+    about |= {"temperature": chain.temperature, "guidance_scale": chain.guidance}
     folder = PreferenceFolder.continued(run_dir / "preferences", about)
     engine = ChatEngine(*opened)
-    sampling = dataclasses.replace(opened[0].config.sampling(), **drawn)
-    options = {"n": chain.pictures, "seed": seed, "reward": reward, "batch_size": DRAWN_TOGETHER, "sampling": sampling}
-    for _ in build(engine, wanted, folder, **options):
+    for _ in build(
+        engine, wanted, folder, n=chain.pictures, seed=seed, reward=reward, batch_size=DRAWN_TOGETHER, sampling=sampling
+    ):
         if budget.left == 0 and len(folder.tried) < len(wanted):
             return None
     return folder
@@ -308,7 +314,7 @@ def begin(chain: Chain, run_dir: Path, budget: Budget) -> bool:
     """Everything before fine-tuning, from nothing; whether it is finished."""
     begun = nano.learn_from_nothing(run_dir, chain.seed, budget, None, chain.beginnings)
     if begun is not None:
-        nano.export(*begun, None, run_dir / "model")
+        export(*begun, None, run_dir / "model")
     return begun is not None
 
 
@@ -344,18 +350,18 @@ def run_chain(
     """
     budget, log, reward = Budget(minutes), StageLog(run_dir), reward or storybook_reward()
     check_start(log, start_from)
-    measuring = {"n": n, "validation": chain.validation, "device": chain.device}
+    measure = partial(measured, n=n, validation=chain.validation, device=chain.device)
     if start_from is not None:
         model, stages = resolve_model(start_from), chain.stages[1:]
         if log.row(START) is None:
-            log.add(measured(START, 0, model, **measuring))
+            log.add(measure(START, 0, model))
     else:
         folder, stages = folder_of(run_dir, FIRST), chain.stages
         model = folder / "model"
         if log.row(FIRST) is None:
             if not begin(chain, folder, budget):
                 return False
-            log.add(measured(FIRST, chain.beginnings.tokenizer.loop.total_steps, model, **measuring))
+            log.add(measure(FIRST, chain.beginnings.tokenizer.loop.total_steps, model))
     for number, stage in enumerate(stages, start=2 + len(chain.stages) - len(stages)):
         folder = folder_of(run_dir, stage.name)
         if log.row(stage.name) is None:
@@ -369,7 +375,7 @@ def run_chain(
                 done, note = fine_tune(opened, stage, number, chain, folder, budget), ""
             if not done:
                 return False
-            log.add(measured(stage.name, stage.steps, folder / "model", note=note, **measuring))
+            log.add(measure(stage.name, stage.steps, folder / "model", note=note))
         model = folder / "model"
     return True
 
@@ -389,31 +395,41 @@ def check_start(log: StageLog, start_from: Path | None) -> None:
         raise ValueError(f"{log.run_dir} was begun {how}; go on in the same way, or name another --run-dir")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.recipes.nano_chain", description="All stages of nano.")
-    parser.add_argument("--run-dir", type=Path, default=Path("runs/chain"))
-    parser.add_argument("--start-from", type=Path, help="a model folder in the place of tokenizers and SFT at 64 px")
-    parser.add_argument("--minutes", type=float, help="stop (and save) after this long; the schedules stay in steps")
-    parser.add_argument("--short", action="store_true", help="a small part of the steps: two hours of one CPU core")
-    parser.add_argument("--n", type=int, default=8, help="storybook cases per category after every stage; 0 = none")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
-    chosen = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        if chosen.n < 0 or (chosen.minutes is not None and chosen.minutes < 0):
+@dataclass(frozen=True, kw_only=True)
+class ChainCommand:
+    """Run all stages of nano, going on where they were stopped."""
+
+    run_dir: Path = Path("runs/chain")
+    """A folder for each stage, and the table."""
+    start_from: Path | None = None
+    """A model folder in the place of tokenizers and SFT at 64 px."""
+    minutes: float | None = None
+    """Stop (and save) after this long; the schedules stay in steps."""
+    n: int = 8
+    """Storybook cases per category after every stage; 0 = none."""
+    short: bool = False
+    """A small part of the steps: two hours of one CPU core."""
+    chain: Annotated[Chain, UNNAMED] = field(default_factory=nano_chain)
+
+    def __post_init__(self) -> None:
+        if self.n < 0 or (self.minutes is not None and self.minutes < 0):
             raise ValueError("--n and --minutes are at least 0")
-        chain = apply_overrides(short_chain() if chosen.short else nano_chain(), chosen.set)
-        check_start(StageLog(chosen.run_dir), chosen.start_from)
-        if chosen.start_from is not None:
-            resolve_model(chosen.start_from)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    short = "--short" in (sys.argv if arguments is None else arguments)  # the values of options that are not given
+    default = ChainCommand(chain=short_chain()) if short else None
+    command = read_command(ChainCommand, PROG, arguments, default)
+    with user_errors(PROG):
+        check_start(StageLog(command.run_dir), command.start_from)
+        if command.start_from is not None:
+            resolve_model(command.start_from)
     try:
-        done = run_chain(chain, chosen.run_dir, chosen.minutes, chosen.start_from, chosen.n)
+        done = run_chain(command.chain, command.run_dir, command.minutes, command.start_from, command.n)
     except KeyboardInterrupt:
         done = False
-    table = chosen.run_dir / "stages.md"
-    how = f"all stages are finished, the model is in {folder_of(chosen.run_dir, chain.edit.name) / 'model'}"
+    table = command.run_dir / "stages.md"
+    how = f"all stages are finished, the model is in {folder_of(command.run_dir, command.chain.edit.name) / 'model'}"
     logger.info("%s", how if done else "stopped before the end; the same command continues")
     if table.is_file():
         logger.info("what each stage changed: %s", table)

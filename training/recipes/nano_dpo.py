@@ -10,19 +10,21 @@ after an interruption.
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+from training.command_line import UNNAMED, read_command, user_errors
 from training.finetune.lora_targets import lora_of_rank
-from training.overrides import apply_overrides
 from training.preferences.dpo import DpoSettings, train
 from training.preferences.feedback import StepSettings, leave_model
 from vargpt.pictures.preference_rows import PreferenceFolder
 from vargpt.published.families import load
 
 logger = logging.getLogger(__name__)
+PROG = "python -m training.recipes.nano_dpo"
 
 
 def nano_dpo() -> DpoSettings:
@@ -39,27 +41,34 @@ def nano_dpo() -> DpoSettings:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class DpoCommand:
+    """Learn which of a model's own pictures are better: DPO."""
+
+    preferences: Path
+    """Folder that `vargpt prefer` made."""
+    model: str | None = None
+    """Model folder to begin with (default: the shipped nano)."""
+    out: Path = Path("runs/nano_dpo")
+    """Where checkpoints and the model go."""
+    lora: int | None = None
+    """Learn adapters of this rank beside the same modules."""
+    minutes: float | None = None
+    """Stop (and save) after this long; the schedule stays in steps."""
+    dpo: Annotated[DpoSettings, UNNAMED] = field(default_factory=nano_dpo)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.recipes.nano_dpo", description="DPO on pictures.")
-    parser.add_argument("--model", type=Path, help="model folder to begin with (default: the shipped nano)")
-    parser.add_argument("--preferences", type=Path, required=True, help="folder that `vargpt prefer` made")
-    parser.add_argument("--out", type=Path, default=Path("runs/nano_dpo"), help="where checkpoints and the model go")
-    parser.add_argument("--lora", type=int, metavar="RANK", help="learn adapters of this rank beside the same organs")
-    parser.add_argument("--minutes", type=float, help="stop (and save) after this long; the schedule stays in steps")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
-    chosen = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        settings = apply_overrides(nano_dpo(), chosen.set)
-        lora = lora_of_rank(chosen.lora, settings.steps.organs)
-        rows = PreferenceFolder.existing(chosen.preferences)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    model, processor = load(chosen.model, device=settings.steps.device, dtype="float32")
-    done = train(model, processor, rows, settings, chosen.out, chosen.minutes, lora)
-    leave_model(model, processor, chosen.out, lora, chosen.model)
+    command = read_command(DpoCommand, PROG, arguments)
+    with user_errors(PROG):
+        steps = command.dpo.steps
+        lora = lora_of_rank(command.lora, steps.organs)
+        rows = PreferenceFolder.existing(command.preferences)
+        model, processor = load(command.model, device=steps.device, dtype="float32")
+    done = train(model, processor, rows, command.dpo, command.out, command.minutes, lora)
+    leave_model(model, processor, command.out, lora, command.model)
     how = "finished" if done else "stopped before the end; the same command continues"
-    logger.info("%s; the model is in %s", how, chosen.out / "model")
+    logger.info("%s; the model is in %s", how, command.out / "model")
 
 
 if __name__ == "__main__":

@@ -9,20 +9,22 @@ after an interruption.
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+from training.command_line import UNNAMED, read_command, user_errors
 from training.finetune.lora_targets import lora_of_rank
-from training.overrides import apply_overrides
 from training.preferences.feedback import StepSettings, leave_model
 from training.preferences.grpo import GrpoSettings, train
-from training.preferences.prefer import file_prompts, storybook_prompts, told_apart
+from training.preferences.prefer import prompts_of, storybook_prompts, told_apart
 from training.preferences.rewards import reward_named
 from vargpt.published.families import load
 
 logger = logging.getLogger(__name__)
+PROG = "python -m training.recipes.nano_grpo"
 
 
 def nano_grpo() -> GrpoSettings:
@@ -42,40 +44,42 @@ def nano_grpo() -> GrpoSettings:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class GrpoCommand:
+    """Learn from a reward: GRPO. Prompts are those of `--storybook` or of `--prompts`."""
+
+    reward: tuple[str, ...]
+    """`storybook` or `clip:MODEL`; several add up."""
+    storybook: int | None = None
+    """So many requests of the storybook."""
+    prompts: Path | None = None
+    """A file with one prompt per line."""
+    told_apart: Path | None = None
+    """Only those of the prompts that this folder of preferences has a pair of."""
+    model: str | None = None
+    """Model folder to begin with (default: the shipped nano)."""
+    out: Path = Path("runs/nano_grpo")
+    """Where checkpoints and the model go."""
+    lora: int | None = None
+    """Learn adapters of this rank beside the same modules."""
+    minutes: float | None = None
+    """Stop (and save) after this long; the schedule stays in steps."""
+    grpo: Annotated[GrpoSettings, UNNAMED] = field(default_factory=nano_grpo)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.recipes.nano_grpo", description="GRPO on pictures.")
-    parser.add_argument("--model", type=Path, help="model folder to begin with (default: the shipped nano)")
-    prompts = parser.add_mutually_exclusive_group(required=True)
-    prompts.add_argument("--storybook", type=int, metavar="N", help="so many requests of the storybook")
-    prompts.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt per line")
-    parser.add_argument(
-        "--told-apart",
-        type=Path,
-        metavar="FOLDER",
-        help="only those of the prompts that these preferences have a pair of",
-    )
-    parser.add_argument("--reward", action="append", required=True, help="storybook or clip:MODEL; several add up")
-    parser.add_argument("--out", type=Path, default=Path("runs/nano_grpo"), help="where checkpoints and the model go")
-    parser.add_argument("--lora", type=int, metavar="RANK", help="learn adapters of this rank beside the same organs")
-    parser.add_argument("--minutes", type=float, help="stop (and save) after this long; the schedule stays in steps")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
-    chosen = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        if chosen.storybook is None and "storybook" in chosen.reward:
-            raise ValueError("the storybook's judge knows only the requests of --storybook")
-        settings = apply_overrides(nano_grpo(), chosen.set)
-        lora = lora_of_rank(chosen.lora, settings.steps.organs)
-        rewards = [reward_named(name) for name in chosen.reward]
-        wanted = file_prompts(chosen.prompts) if chosen.prompts else storybook_prompts(chosen.storybook)
-        wanted = told_apart(wanted, chosen.told_apart) if chosen.told_apart else wanted
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    model, processor = load(chosen.model, device=settings.steps.device, dtype="float32")
-    done = train(model, processor, wanted, rewards, settings, chosen.out, chosen.minutes, lora)
-    leave_model(model, processor, chosen.out, lora, chosen.model)
+    command = read_command(GrpoCommand, PROG, arguments)
+    with user_errors(PROG):
+        steps = command.grpo.steps
+        wanted = prompts_of(command.storybook, command.prompts, command.reward, storybook_prompts)
+        wanted = told_apart(wanted, command.told_apart) if command.told_apart else wanted
+        lora = lora_of_rank(command.lora, steps.organs)
+        rewards = [reward_named(name) for name in command.reward]
+        model, processor = load(command.model, device=steps.device, dtype="float32")
+    done = train(model, processor, wanted, rewards, command.grpo, command.out, command.minutes, lora)
+    leave_model(model, processor, command.out, lora, command.model)
     how = "finished" if done else "stopped before the end; the same command continues"
-    logger.info("%s; the model is in %s", how, chosen.out / "model")
+    logger.info("%s; the model is in %s", how, command.out / "model")
 
 
 if __name__ == "__main__":

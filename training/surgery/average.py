@@ -8,18 +8,20 @@ models that have most of both (arXiv 2109.01903). In and out: model folders.
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from training.command_line import Positional, read_command, user_errors
 from vargpt.assistant.model import VARGPT
 from vargpt.loading.models import save
 from vargpt.published.families import load
 
 logger = logging.getLogger(__name__)
+PROG = "python -m training.surgery.average"
 
 
 @torch.no_grad()
@@ -47,21 +49,27 @@ def shape_of(weights: dict[str, torch.Tensor], name: str) -> torch.Size | None:
     return weights[name].shape if name in weights else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class AverageCommand:
+    """Average two models of one shape, weight by weight."""
+
+    before: Positional[Path]
+    """Model folder."""
+    after: Positional[Path]
+    """Model folder of the same shape; its processor is kept."""
+    out: Path
+    """Model folder to write."""
+    share: float = 0.5
+    """How much of the second model, 0 to 1."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.surgery.average", description="Average two models.")
-    parser.add_argument("before", type=Path, help="model folder")
-    parser.add_argument("after", type=Path, help="model folder of the same shape; its processor is kept")
-    parser.add_argument("--share", type=float, default=0.5, help="of the second model, 0 to 1")
-    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
-    chosen = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        before, _ = load(chosen.before, device="cpu", dtype="float32")
-        after, processor = load(chosen.after, device="cpu", dtype="float32")
-        save(move_towards(before, after, chosen.share), processor, chosen.out)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    logger.info("%s: %g of the way from %s to %s", chosen.out, chosen.share, chosen.before, chosen.after)
+    command = read_command(AverageCommand, PROG, arguments)
+    with user_errors(PROG):
+        before, _ = load(command.before, device="cpu", dtype="float32")
+        after, processor = load(command.after, device="cpu", dtype="float32")
+        save(move_towards(before, after, command.share), processor, command.out)
+    logger.info("%s: %g of the way from %s to %s", command.out, command.share, command.before, command.after)
 
 
 if __name__ == "__main__":

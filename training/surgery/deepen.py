@@ -12,20 +12,22 @@ further.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from training.command_line import Positional, read_command, user_errors
 from vargpt.assistant.model import VARGPT
 from vargpt.config import VargptConfig
 from vargpt.loading.models import save
 from vargpt.published.families import load
 
+PROG = "python -m training.surgery.deepen"
 LAYER = re.compile(r"^(language_model\.layers\.)(\d+)(\..+)$")
 OUTPUTS = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
 SHARED = tuple(f"self_attn.{name}_proj.{kind}" for name in "kv" for kind in ("weight", "bias"))
@@ -59,7 +61,7 @@ def deepen(model: VARGPT, num_layers: int) -> VARGPT:
     Raises:
         ValueError: see `deepened_config`.
     """
-    deeper = VARGPT(deepened_config(model.config, num_layers)).to(model.device, model.dtype)
+    deeper = type(model)(deepened_config(model.config, num_layers)).to(model.device, model.dtype)
     text = model.config.text_config
     stand = places(text.num_hidden_layers, num_layers)
     repeats = text.num_attention_heads // text.num_key_value_heads
@@ -82,20 +84,23 @@ def repeated_heads(weight: Tensor, num_heads: int, repeats: int) -> Tensor:
     return heads.repeat_interleave(repeats, dim=0).flatten(0, 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DeepenCommand:
+    """Give a language model more layers; at first it says and draws the same."""
+
+    model: Positional[Path]
+    """The model folder to begin with."""
+    layers: int
+    """Of the language model, more than it has."""
+    out: Path
+    """The model folder to write."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.surgery.deepen", description="More layers for a language model."
-    )
-    parser.add_argument("model", type=Path, help="the model folder to begin with")
-    parser.add_argument("--layers", type=int, required=True, help="of the language model, more than it has")
-    parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
-    chosen = parser.parse_args(arguments)
-    model, processor = load(chosen.model, device="cpu", dtype="float32")
-    try:
-        deeper = deepen(model, chosen.layers)
-    except ValueError as error:
-        parser.error(str(error))
-    save(deeper, processor, chosen.out)
+    command = read_command(DeepenCommand, PROG, arguments)
+    with user_errors(PROG):
+        model, processor = load(command.model, device="cpu", dtype="float32")
+        save(deepen(model, command.layers), processor, command.out)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def grow(model: VARGPT, processor: VargptProcessor) -> tuple[VARGPT, VargptProce
         ValueError: see `grown_config` and `doubled_processor`.
     """
     larger, trained = doubled_processor(processor), model.config.layout().num_scales
-    grown = VARGPT(grown_config(model.config)).to(model.device, model.dtype)
+    grown = type(model)(grown_config(model.config)).to(model.device, model.dtype)
     weights = dict(model.state_dict())
     weights[PATCHES] = spread(weights[PATCHES])
     weights[LEVELS] = weights[LEVELS].clone()

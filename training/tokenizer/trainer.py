@@ -3,18 +3,15 @@
 In: a named recipe (`training/recipes/`). Out, in the run directory: `metrics.jsonl`, `evaluation.jsonl` (PSNR and use
 of the bits), `samples/` (originals above reconstructions above previews), `checkpoints/` and `tokenizer.safetensors`,
 the averaged weights with their configuration in the metadata.
-
-    python -m training.tokenizer.trainer --recipe nano --run-dir runs/nano_tokenizer [--minutes 10] [--set loop.seed=1]
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +32,6 @@ from data_recipes.storybook.world.scene import PLACES, SIZES, Group, Scene
 from data_recipes.storybook.world.vocabulary import OBJECTS
 from training.distributed import join, rank, world_size
 from training.loop import Finished, LoopSettings, Sums, run
-from training.overrides import apply_overrides
 from training.tokenizer.bsq_losses import BsqWeights, reconstruct
 from training.tokenizer.reconstruction import ReconstructionLoss, ReconstructionWeights, psnr
 from vargpt.config import BsqTokenizerConfig
@@ -262,38 +258,3 @@ def train(settings: TokenizerSettings, run_dir: Path, draw_page: DrawPage = stor
 
     torch.manual_seed(settings.loop.seed)
     return run(settings.loop, TokenizerTrainer(settings), losses, batches, run_dir, report, on_sample)
-
-
-def recipe_named(name: str) -> TokenizerSettings:
-    from training.recipes.nano_tokenizer import nano_tokenizer  # recipes import this module
-
-    recipes = {"nano": nano_tokenizer}
-    if name not in recipes:
-        raise ValueError(f"unknown tokenizer recipe {name!r}; there are {', '.join(recipes)}")
-    return recipes[name]()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.tokenizer.trainer", description="Train an image tokenizer."
-    )
-    parser.add_argument("--recipe", default="nano", help="name in training/recipes, e.g. nano")
-    parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, help="stop (and save) after this long; the schedule stays in steps")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the recipe"
-    )
-    chosen = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        settings = apply_overrides(recipe_named(chosen.recipe), chosen.set)
-    except ValueError as error:
-        parser.error(str(error))
-    if chosen.minutes is not None:
-        loop = dataclasses.replace(settings.loop, time_budget_minutes=chosen.minutes)
-        settings = dataclasses.replace(settings, loop=loop)
-    train(settings, chosen.run_dir)
-
-
-if __name__ == "__main__":
-    main()

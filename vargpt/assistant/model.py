@@ -408,11 +408,11 @@ class VARGPT(DrawingMixin, PreTrainedModel):
             conditions = torch.zeros(places.row.numel(), dtype=torch.long, device=input_ids.device)
         token_conditions = self._spread_conditions(input_ids, places, conditions)
         slot_inputs = self.generator.slot_inputs(tokens, self.image_tokenizer, self.known_branch(conditions))
-        slot_inputs = F.pad(slot_inputs, (0, 0, 0, num_slots - layout.num_tokens))  # or cut, to the first
-        hidden = self.hidden_states(input_ids, valid, pixel_values, image_grid_thw, slot_inputs, token_conditions)
+        fed = F.pad(slot_inputs, (0, 0, 0, num_slots - layout.num_tokens))  # or cut, to the first
+        hidden = self.hidden_states(input_ids, valid, pixel_values, image_grid_thw, fed, token_conditions)
         heard = min(num_slots, layout.num_tokens)
         context = self.image_context(hidden, input_ids, valid, places, heard, conditions, image_latents)
-        return hidden, DrawnPictures(context, places)
+        return hidden, DrawnPictures(replace(context, slot_inputs=slot_inputs), places)
 
     def slots_per_picture(self, input_ids: Tensor, num_pictures: int, layout: ImageLayout) -> int:
         """One for every token, or one in all."""

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from vargpt.loading.models import OUTLINE
 from vargpt.loading.packing import pack_generator
-from vargpt.published.families import default_sampling, resolve_model
-from vargpt.published.infinity import Published, find_published, fingerprint, load_text_to_image
+from vargpt.published.base import Published
+from vargpt.published.families import default_sampling, find_published, resolve_model
 from vargpt.sampling import settings_of
 from vargpt.text_to_image.pipeline import TextToImage
 from vargpt.types import (
@@ -82,14 +82,14 @@ class Painter:
         negative_prompt: str | None = None,
         packed: bool = False,
     ) -> Painter:
-        """The painter of a published model; arguments and errors as for `load_text_to_image`.
+        """The painter of a published model; arguments and errors as for `Published.load`.
 
         `packed` lays float32 weights out for this CPU (`vargpt.loading.packing`).
         """
-        model = load_text_to_image(found.name, found.variant_name, device, dtype, text_encoder, vae)
+        model = found.load(device, dtype, text_encoder, vae)
         if packed:
             pack_generator(model.generator)
-        return cls(model, found.model_name, fingerprint(found, vae), negative_prompt)
+        return cls(model, found.model_name, found.fingerprint(vae), negative_prompt)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -258,7 +258,7 @@ class Order:
         adapters: Sequence[str] = (),
         packed: bool = False,
     ) -> Painter:
-        """Loads the model that only draws; errors as for `load_text_to_image`.
+        """Loads the model that only draws; errors as for `Published.load`.
 
         Raises:
             ValueError: quantisation, offloading or adapters, which are for chat models.

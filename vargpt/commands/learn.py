@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -16,6 +16,9 @@ from vargpt.commands.options import (
     QuantizeOption,
     TemperatureOption,
 )
+
+if TYPE_CHECKING:
+    from vargpt.loading.quantization import Quantization
 
 
 def finetune(
@@ -47,13 +50,13 @@ def finetune(
     from training.finetune.own_pictures import Topic
     from vargpt.pictures.album import file_stem
 
-    opening.loading(device, dtype, quantize, offload=False)
+    opening.loading(device, dtype, quantize, offload=False)  # refuses another word than int8 or nf4
     opening.quiet_transformers()
     settings = FinetuneSettings(
         topic=Topic(name, style), folder=folder, pairs=pairs, describe=describe, steps=steps, minutes=minutes,
         out=out or Path("adapters") / file_stem(" ".join(word for word in (name, style) if word) or "pairs"),
         lora=LoraSettings(rank=rank, alpha=2.0 * rank), check=check, wishes=wishes, judge=named_judge(judge),
-        model=model, device=device, dtype=dtype, quantization=quantize, seed=seed,
+        model=model, device=device, dtype=dtype, quantization=cast("Quantization | None", quantize), seed=seed,
     )  # fmt: skip
     finetune(settings, say=typer.echo)
 

@@ -185,7 +185,10 @@ class BitwiseGenerator(SlotGenerator[EditCodec]):
         memory = self.memory(context.branches, tokens.num_images)
         slots = None if context.slots is None else rearrange(context.slots, "G N L D -> (G N) L D")
         start = self.start_rows(memory, len(context.branches) * tokens.num_images, layout.offsets[1])
-        finer = self.with_codes(self.start.expand(tokens.num_images, 0, -1), tokens, codec)
+        if context.slot_inputs is None:
+            finer = self.with_codes(self.start.expand(tokens.num_images, 0, -1), tokens, codec)
+        else:
+            finer = context.slot_inputs[:, layout.offsets[1] :]
         finer = repeat(finer, "N L C -> (G N) L C", G=len(context.branches))
         inputs = torch.cat((start.to(finer.dtype), finer), dim=1)
         condition = self.condition(None if slots is None else slots[:, 0], memory)

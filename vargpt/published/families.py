@@ -20,6 +20,8 @@ from vargpt.loading.devices import resolve_device, resolve_dtype
 from vargpt.loading.hub import fetch
 from vargpt.loading.models import default_model_path, load_own, read_config
 from vargpt.loading.quantization import Quantization, check_quantization, offload_layers
+from vargpt.published.base import Family, Published
+from vargpt.published.infinity import INFINITY
 from vargpt.published.vargpt_v1_1 import (
     PUBLISHED_SAMPLING,
     PUBLISHED_TYPE,
@@ -28,8 +30,76 @@ from vargpt.published.vargpt_v1_1 import (
     load_published,
 )
 from vargpt.published.vargpt_v1_1_weights import modules_from_shapes
-from vargpt.published.variants import INFINITY, only_draws
+from vargpt.text_to_image.pipeline import TextToImage
 from vargpt.types import ImageSampling
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (INFINITY,)}  # of models that only draw
+
+
+def drawing_family(name: str | Path | None) -> Family | None:
+    """The family of models that only draw which a folder or hub id belongs to."""
+    return None if name is None else next((one for one in FAMILIES.values() if one.is_meant(name)), None)
+
+
+def known_variants() -> str:
+    """What can be drawn with without a conversation, for messages."""
+    return "; ".join(f"{one.repositories[0]}, with variants {', '.join(one.variants)}" for one in FAMILIES.values())
+
+
+def find_published(name: str | Path | None, variant: str | None = None) -> Published | None:
+    """Which published size a name and a variant mean; None if the name is that of a chat model. Loads nothing.
+
+    Raises:
+        ValueError: there are several variants and none was chosen, there is no such variant, or a variant was asked of
+            a chat model.
+    """
+    family = drawing_family(name)
+    if family is None and (variant is None or is_chat_model(name)):
+        if variant is not None:
+            raise ValueError(f"{name or 'nano'} is a chat model and comes in one size; leave --variant away")
+        return None
+    folder = Path(str(name))
+    if family is None:  # a folder that lacks the weights of the variant that was asked for, which loading will name
+        family = next((one for one in FAMILIES.values() if variant in one.variants), INFINITY)
+    if variant is not None and variant not in family.variants:
+        raise ValueError(f"there is no variant {variant!r} of {name}; choose one of {', '.join(family.variants)}")
+    present = family.variants_in(folder) if folder.is_dir() else list(family.variants)
+    if variant is None and len(present) > 1:
+        raise ValueError(f"{name} holds several models; choose one with --variant: {', '.join(present)}")
+    return Published(str(name), variant or present[0], family)
+
+
+def is_chat_model(name: str | Path | None) -> bool:
+    """The shipped nano, or a folder with a config, which published models that only draw do without."""
+    return name in (None, "", "nano") or (Path(str(name)) / "config.json").is_file()
+
+
+def load_text_to_image(
+    name: str | Path,
+    variant: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    text_encoder: str | Path | None = None,
+    vae: str | Path | None = None,
+) -> TextToImage:
+    """A published model that draws from prompts, ready to draw; the rest is `Published.load`'s.
+
+    Args:
+        name: a local folder with the published files, or a hub id.
+        variant: which size; may be left away where there is but one.
+        device: see `Published.load`, as all that follows.
+        dtype: see `Published.load`.
+        text_encoder: see `Published.load`.
+        vae: see `Published.load`.
+
+    Raises:
+        FileNotFoundError: something is not there; the message names it.
+        ValueError: it is not clear what is meant, or files do not belong together.
+    """
+    found = find_published(name, variant)
+    if found is None:
+        raise ValueError(f"{name} holds no model that only draws; there is {known_variants()}")
+    return found.load(device, dtype, text_encoder, vae)
 
 
 def resolve_model(name: str | Path | None, only: Sequence[str] | None = None) -> Path:
@@ -41,10 +111,11 @@ def resolve_model(name: str | Path | None, only: Sequence[str] | None = None) ->
         FileNotFoundError: no such directory, no config in it, or the hub can't be reached for it.
         ValueError: what is there can draw, but not talk.
     """
-    if only_draws(name):
+    family = drawing_family(name)
+    if family is not None:
         raise ValueError(
             f"{name} draws and does nothing else; use it with: vargpt draw PROMPT --model {name} --variant NAME "
-            f"(one of {', '.join(INFINITY)})"
+            f"(one of {', '.join(family.variants)})"
         )
     if name in (None, "", "nano"):
         path = default_model_path()

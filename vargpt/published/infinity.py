@@ -1,13 +1,15 @@
-"""Models that only draw, from the files they were published in: what is there, which size of it, and loading that.
+"""Infinity (arXiv 2412.04431) as it was published: every size stated in full, and loading one.
 
-In: a local folder or a hub id, and the name of a variant (`weight_maps/variants.py`). Out: a `TextToImage` with real
-weights on a device. Tensors are read one at a time; missing or unknown ones are an error that names them.
+Source: the repository FoundationVision/Infinity, its files and the settings that its scripts and notebooks draw with.
+Tensors are read one at a time; missing or unknown ones are an error that names them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -16,17 +18,73 @@ from vargpt.generators.infinity import InfinityGenerator
 from vargpt.generators.schedules import infinity_schedules
 from vargpt.loading.checkpoint_files import load_weights, read_tensors, weight_files
 from vargpt.loading.devices import resolve_device, resolve_dtype
-from vargpt.loading.hub import fetch, files_hash
+from vargpt.published.base import Family, Published, Variant
 from vargpt.published.infinity_weights import autoencoder_map, transformer_map
-from vargpt.published.variants import INFINITY, Variant, only_draws, variants_in
 from vargpt.text_to_image.pipeline import TextToImage, TextToImageConfig
 from vargpt.text_to_image.text_encoder import load_text_encoder
 from vargpt.tokenizers.bsq import InfinityTokenizer
-from vargpt.types import ImageLayout
+from vargpt.types import ImageLayout, ImageSampling
 
+FLAN_T5_XL = "google/flan-t5-xl"
 # Buffers that older training code saved with the transformer; masks and counters, no weights.
 BUFFERS = frozenset({"lvl_1L", "attn_bias_for_masking", "Infinity_visible_kvlen", "Infinity_invisible_qlen"})
 NESTED = "encoder.conv_in.conv.weight"  # in autoencoder files that call every convolution "conv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfinityVariant(Variant):
+    """One size. `beside` lists the names under which the autoencoder's file is known; the first that is there is taken.
+
+    `num_chunks` is into how many chunks the published names divide the blocks. The text encoder is not in the
+    repository.
+    """
+
+    generator_config: InfinityConfig
+    image_tokenizer_config: InfinityTokenizerConfig
+    num_chunks: int
+    text_encoder: str = FLAN_T5_XL
+
+
+def drawn_by(hidden_size: int, num_layers: int, num_heads: int, num_bits: int) -> InfinityConfig:
+    """Infinity's transformer; what does not differ between sizes is at its defaults."""
+    return InfinityConfig(
+        hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, num_bits=num_bits, code_dim=num_bits
+    )
+
+
+# 14 bits on cells of 8 pixels, of which 2 x 2 make a token of 56 bits.
+D56 = InfinityTokenizerConfig(num_bits=56, channel_multipliers=[1, 2, 4, 4], token_patch=2)
+
+VARIANTS: dict[str, InfinityVariant] = {
+    "125m": InfinityVariant(
+        weights="infinity_125M_256x256.pth",
+        beside=("infinity_vae_d16.pth",),
+        generator_config=drawn_by(hidden_size=768, num_layers=12, num_heads=8, num_bits=16),
+        image_tokenizer_config=InfinityTokenizerConfig(num_bits=16),
+        num_chunks=4,
+        default_size="256x256",
+        sampling=ImageSampling(guidance_scale=4.0, temperature=0.5, top_p=0.97),
+    ),
+    "2b": InfinityVariant(
+        weights="infinity_2b_reg.pth",
+        beside=("infinity_vae_d32reg.pth", "infinity_vae_d32_reg.pth"),
+        generator_config=drawn_by(hidden_size=2048, num_layers=32, num_heads=16, num_bits=32),
+        image_tokenizer_config=InfinityTokenizerConfig(num_bits=32),
+        num_chunks=8,
+        default_size="1024x1024",
+        sampling=ImageSampling(guidance_scale=3.0, temperature=0.5, top_p=0.97),
+    ),
+    "8b": InfinityVariant(
+        weights="infinity_8b_weights",
+        beside=("infinity_vae_d56_f8_14_patchify.pth",),
+        generator_config=drawn_by(hidden_size=3584, num_layers=40, num_heads=28, num_bits=56),
+        image_tokenizer_config=D56,
+        num_chunks=8,
+        default_size="1024x1024",
+        sampling=ImageSampling(guidance_scale=3.0, temperature=1.0, top_p=0.97),
+    ),
+}
+VARIANTS["8b-512"] = replace(VARIANTS["8b"], weights="infinity_8b_512x512_weights", default_size="512x512")
 
 
 def infinity_layouts() -> dict[str, ImageLayout]:
@@ -35,29 +93,12 @@ def infinity_layouts() -> dict[str, ImageLayout]:
     return {size: on_largest_grid(scheduled_layout(schedules, size), schedules) for size in schedules}
 
 
-@dataclass(frozen=True)
-class Published:
-    """One size of a model that only draws: where it is, and which it is."""
+class InfinityFamily(Family[InfinityVariant]):
+    name: ClassVar[str] = "Infinity"
+    repositories: ClassVar[tuple[str, ...]] = ("FoundationVision/Infinity",)
+    variants: Mapping[str, InfinityVariant] = VARIANTS
 
-    name: str  # as it was asked for: a folder or a hub id
-    variant_name: str
-
-    @property
-    def variant(self) -> Variant:
-        return INFINITY[self.variant_name]
-
-    @property
-    def is_local(self) -> bool:
-        return Path(self.name).is_dir()
-
-    @property
-    def model_name(self) -> str:
-        """For people: file metadata."""
-        return f"{Path(self.name).resolve().name if self.is_local else self.name} {self.variant_name}"
-
-    def config(self) -> TextToImageConfig:
-        """Of what the weights are to be loaded into."""
-        variant = self.variant
+    def config(self, variant: InfinityVariant) -> TextToImageConfig:
         return TextToImageConfig(
             generator_config=variant.generator_config,
             image_tokenizer_config=variant.image_tokenizer_config,
@@ -66,89 +107,44 @@ class Published:
             sampling=variant.sampling,
         )
 
-    def folder(self) -> Path:
-        """Where the files are; from the hub, those of this variant are fetched first.
+    def load(
+        self, found: Published, device: str, dtype: str, text_encoder: str | Path | None, vae: str | Path | None
+    ) -> TextToImage:
+        """In half precision the text encoder runs in float16, as published."""
+        where = resolve_device(device)
+        kind, variant, folder = resolve_dtype(dtype, where), self.variants[found.variant_name], found.folder()
+        pixels = self.autoencoder_file(folder, found, vae)  # what is missing shows before anything large is read
+        half = kind != torch.float32 and where.type != "cpu"
+        encoder = load_text_encoder(text_encoder or beside(folder, variant), where, torch.float16 if half else kind)
+        tokenizer = load_autoencoder(variant.image_tokenizer_config, pixels, where, kind)
+        weights = folder / variant.weights
+        generator = load_generator(variant.generator_config, weights, variant.num_chunks, where, kind)
+        return TextToImage(self.config(variant), encoder, generator, tokenizer)
+
+    def files(self, found: Published, vae: str | Path | None) -> list[Path]:
+        folder = found.folder()
+        return [*weight_files(folder / found.variant.weights), self.autoencoder_file(folder, found, vae)]
+
+    def autoencoder_file(self, folder: Path, found: Published, vae: str | Path | None) -> Path:
+        """The autoencoder's file.
 
         Raises:
-            FileNotFoundError: the hub does not give them out, or the folder lacks the weights.
+            FileNotFoundError: it is not there.
         """
-        folder = Path(self.name)
-        if not self.is_local:
-            instead = f"give a folder that holds {self.variant.weights} and {self.variant.autoencoder[0]}"
-            folder = fetch(self.name, self.variant.patterns, instead)
-        if not (folder / self.variant.weights).exists():
-            here = ", ".join(variants_in(folder)) or "none"
+        if vae is not None:
+            if not Path(vae).is_file():
+                raise FileNotFoundError(f"there is no file {vae}, which --vae names")
+            return Path(vae)
+        here = [folder / file for file in found.variant.beside if (folder / file).is_file()]
+        if not here:
             raise FileNotFoundError(
-                f"{folder} lacks {self.variant.weights}, which variant {self.variant_name} is made of "
-                f"(variants that are there: {here}); download it too, or choose another variant"
+                f"{folder} lacks {found.variant.beside[0]}, the autoencoder of variant {found.variant_name}; "
+                "download it too, or name the file with --vae"
             )
-        return folder
+        return here[0]
 
 
-def find_published(name: str | Path | None, variant: str | None = None) -> Published | None:
-    """Which published size a name and a variant mean; None if the name is that of a chat model. Loads nothing.
-
-    Raises:
-        ValueError: there are several variants and none was chosen, there is no such variant, or a variant was asked of
-            a chat model.
-    """
-    if not only_draws(name) and (variant is None or is_chat_model(name)):
-        if variant is not None:
-            raise ValueError(f"{name or 'nano'} is a chat model and comes in one size; leave --variant away")
-        return None
-    folder = Path(str(name))
-    if variant is not None and variant not in INFINITY:
-        raise ValueError(f"there is no variant {variant!r} of {name}; choose one of {', '.join(INFINITY)}")
-    present = variants_in(folder) if folder.is_dir() else list(INFINITY)
-    if variant is None and len(present) > 1:
-        raise ValueError(f"{name} holds several models; choose one with --variant: {', '.join(present)}")
-    return Published(str(name), variant or present[0])
-
-
-def is_chat_model(name: str | Path | None) -> bool:
-    """The shipped nano, or a folder with a config, which published models that only draw do without."""
-    return name in (None, "", "nano") or (Path(str(name)) / "config.json").is_file()
-
-
-def load_text_to_image(
-    name: str | Path,
-    variant: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    text_encoder: str | Path | None = None,
-    vae: str | Path | None = None,
-) -> TextToImage:
-    """A published model that draws from prompts, ready to draw.
-
-    Args:
-        name: a local folder with the published files, or a hub id.
-        variant: which size; may be left away where there is but one.
-        device: auto, cpu, cuda, cuda:1 ... or mps.
-        dtype: auto, float32, bfloat16 or float16. In half precision the text encoder runs in float16, as published.
-        text_encoder: folder or hub id of a T5; None = a folder of its name beside the weights, else its hub id.
-        vae: file of the autoencoder; None = the one that belongs to the variant, from the same place.
-
-    Raises:
-        FileNotFoundError: something is not there; the message names it.
-        ValueError: it is not clear what is meant, or files do not belong together.
-    """
-    found = find_published(name, variant)
-    if found is None:
-        raise ValueError(
-            f"{name} holds no model that only draws; one such is FoundationVision/Infinity, with variants "
-            f"{', '.join(INFINITY)}"
-        )
-    where = resolve_device(device)
-    kind = resolve_dtype(dtype, where)
-    folder = found.folder()
-    pixels = autoencoder_file(folder, found, vae)  # what is missing shows before anything large is read
-    half = kind != torch.float32 and where.type != "cpu"
-    encoder = load_text_encoder(text_encoder or beside(folder, found.variant), where, torch.float16 if half else kind)
-    config = found.config()
-    tokenizer = load_autoencoder(config.image_tokenizer_config, pixels, where, kind)
-    weights, chunks = folder / found.variant.weights, found.variant.num_chunks
-    generator = load_generator(config.generator_config, weights, chunks, where, kind)
-    return TextToImage(config, encoder, generator, tokenizer)
+INFINITY = InfinityFamily()
 
 
 def load_generator(
@@ -183,32 +179,7 @@ def load_autoencoder(
     return tokenizer.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
-def beside(folder: Path, variant: Variant) -> str | Path:
+def beside(folder: Path, variant: InfinityVariant) -> str | Path:
     """The text encoder in a folder of its name beside the weights, else the hub id."""
     local = folder / variant.text_encoder.rpartition("/")[2]
     return local if local.is_dir() else variant.text_encoder
-
-
-def autoencoder_file(folder: Path, found: Published, vae: str | Path | None) -> Path:
-    """The autoencoder's file.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
-    if vae is not None:
-        if not Path(vae).is_file():
-            raise FileNotFoundError(f"there is no file {vae}, which --vae names")
-        return Path(vae)
-    here = [folder / file for file in found.variant.autoencoder if (folder / file).is_file()]
-    if not here:
-        raise FileNotFoundError(
-            f"{folder} lacks {found.variant.autoencoder[0]}, the autoencoder of variant {found.variant_name}; "
-            "download it too, or name the file with --vae"
-        )
-    return here[0]
-
-
-def fingerprint(found: Published, vae: str | Path | None = None) -> str:
-    """What a picture says it was drawn by (see `files_hash`)."""
-    folder = found.folder()
-    return files_hash([*weight_files(folder / found.variant.weights), autoencoder_file(folder, found, vae)])

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from vargpt.config import InfinityConfig, InfinityTokenizerConfig
 from vargpt.generators.infinity import InfinityGenerator
 from vargpt.sampling import seeded
-from vargpt.text_to_image.text_encoder import TextEncoder, TextStates
+from vargpt.text_to_image.conditions import TextConditions, to
+from vargpt.text_to_image.text_encoder import TextEncoder
 from vargpt.tokenizers.base import to_pictures
 from vargpt.tokenizers.bsq import InfinityTokenizer
-from vargpt.types import Branch, ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens
+from vargpt.types import ImageContext, ImageLayout, ImageProgress, ImageSampling, ImageTokens
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -92,7 +93,8 @@ class TextToImage(nn.Module):
                 f"{generator.config.num_bits}; name the right autoencoder file with --vae"
             )
         self.config = config
-        self.text_encoder, self.generator, self.image_tokenizer = text_encoder, generator, image_tokenizer
+        self.conditions = TextConditions(text_encoder)
+        self.generator, self.image_tokenizer = generator, image_tokenizer
         self.eval()
 
     @property
@@ -163,23 +165,10 @@ class TextToImage(nn.Module):
     @torch.no_grad()
     def context(self, prompts: Sequence[str], sampling: ImageSampling, negatives: Sequence[str]) -> ImageContext:
         """What the generator draws from: the prompts, and with guidance what it leads away from ("" = the null)."""
-        text = self._encoded(prompts)
-        branches = [Branch(text.states, text.mask)]
+        branches = [self.conditions.branch(prompts)]
         if not is_unguided(sampling):
-            branches.append(self._negative(negatives))
-        return ImageContext(tuple(branches))
-
-    def _negative(self, negatives: Sequence[str]) -> Branch:
-        """A row that may attend nothing gets as much of the learned null as its prompt is long, from the generator."""
-        if not any(negatives):
-            return Branch(None, label="null")
-        text = self._encoded(negatives)
-        present = torch.tensor([bool(prompt) for prompt in negatives], device=self.device)
-        return Branch(text.states, text.mask & present[:, None], label="negative")
-
-    def _encoded(self, prompts: Sequence[str]) -> TextStates:
-        text = self.text_encoder(prompts)
-        return TextStates(text.states.to(self.device, self.dtype), text.mask.to(self.device))
+            branches.append(self.conditions.negative_branch(negatives))
+        return ImageContext(tuple(to(branch, self.device, self.dtype) for branch in branches))
 
     @torch.no_grad()
     def decode(self, tokens: ImageTokens) -> Tensor:

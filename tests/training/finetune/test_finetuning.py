@@ -29,7 +29,7 @@ from training.finetune.own_conversations import OwnConversations
 from training.finetune.own_measure import Measured, Shown, measure, other_scenes, read_measured
 from training.finetune.own_pictures import Topic, all_fitted, read_folder
 from training.finetune.own_report import Outcome, markdown
-from training.sft import train
+from training.supervised import train
 from vargpt.assistant.processor import VargptProcessor
 from vargpt.chat.engine import ChatEngine
 from vargpt.commands.cli import app

@@ -194,6 +194,8 @@ def test_words_count_where_they_differ_and_only_if_they_are_asked_for(tmp_path) 
     assert metrics["logps/chosen"] != pytest.approx(metrics["logps/rejected"], abs=1e-4)
 
 
+QUICK = "--steps.batch-size 1 --steps.autocast none --steps.device cpu"
+
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
@@ -202,9 +204,9 @@ def test_the_recipe_learns_from_a_folder_and_leaves_a_model(tmp_path, capsys) ->
     folder = PreferenceFolder(tmp_path / "rows")
     for number, row in enumerate(ROWS):
         folder.add(number, row)
-    changes = ["total_steps=1", "batch_size=1", "accumulation=2", "autocast=none", "device=cpu", "learning_rate=1e-3"]
+    changes = f"--steps.total-steps 1 --steps.accumulation 2 --steps.learning-rate 1e-3 {QUICK}".split()
     arguments = ["--model", str(tmp_path / "tiny"), "--preferences", str(folder.path), "--out", str(tmp_path / "out")]
-    nano_dpo.main([*arguments, *(f"--set={change}" for change in changes)])
+    nano_dpo.main([*arguments, *changes])
     learnt, _ = load(tmp_path / "out" / "model", device="cpu", dtype="float32")
     assert not torch.equal(learnt.generator.head.weight, PLAIN.generator.head.weight)
     with pytest.raises(SystemExit):
@@ -216,11 +218,10 @@ def test_the_recipe_learns_an_adapter_beside_its_organs_and_nothing_else(tmp_pat
     save(tiny_model(), PROCESSOR, tmp_path / "tiny", dtype=torch.float32)
     folder = PreferenceFolder(tmp_path / "rows")
     folder.add(0, ROWS[1])
-    changes = ["total_steps=2", "batch_size=1", "accumulation=1", "autocast=none", "device=cpu", "learning_rate=1e-2"]
+    changes = f"--steps.total-steps 2 --steps.accumulation 1 --steps.learning-rate 1e-2 {QUICK}".split()
     arguments = ["--model", str(tmp_path / "tiny"), "--preferences", str(folder.path), "--out", str(tmp_path / "out")]
-    changed = [f"--set={change}" for change in (*changes, "warmup_steps=0")]
     with caplog.at_level("INFO"):
-        nano_dpo.main([*arguments, "--lora", "4", *changed])
+        nano_dpo.main([*arguments, "--lora", "4", *changes, "--steps.warmup-steps", "0"])
     said = next(line for line in caplog.messages if line.startswith("parameters that learn"))
     assert all(f"in adapters of {organ}" in said for organ in ("generator", "projector_in", "projector_out"))
     assert said.count(" in ") == 3 and "language_model" not in said
@@ -235,7 +236,7 @@ def test_the_recipe_learns_an_adapter_beside_its_organs_and_nothing_else(tmp_pat
     }
     assert moved and {name.split(".")[0] for name in moved} == organs and all(name.endswith("weight") for name in moved)
     with pytest.raises(SystemExit):
-        nano_dpo.main([*arguments, "--lora", "4", "--set", "organs=('vision',)"])
+        nano_dpo.main([*arguments, "--lora", "4", "--steps.organs", "vision"])
     assert "adapters are made for language_model, generator" in capsys.readouterr().err
 
 

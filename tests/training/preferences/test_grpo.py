@@ -143,10 +143,10 @@ def test_numbers_that_do_not_fit_are_refused(tmp_path) -> None:
 
 def test_the_recipe_learns_from_the_storybooks_judge(tmp_path) -> None:
     save(tiny_model(), PROCESSOR, tmp_path / "tiny", dtype=torch.float32)
-    changes = ["total_steps=1", "batch_size=4", "accumulation=1", "group=2", "autocast=none", "device=cpu"]
+    changes = "--group 2 --steps.total-steps 1 --steps.batch-size 4 --steps.accumulation 1".split()
+    changes += ["--steps.autocast", "none", "--steps.device", "cpu"]
     arguments = ["--model", str(tmp_path / "tiny"), "--storybook", "4", "--reward", "storybook"]
-    changed = [f"--set={change}" for change in changes]
-    nano_grpo.main([*arguments, "--out", str(tmp_path / "out"), "--lora", "4", *changed])
+    nano_grpo.main([*arguments, "--out", str(tmp_path / "out"), "--lora", "4", *changes])
     assert (tmp_path / "out" / "adapter" / "adapter.json").is_file()
     assert load(tmp_path / "out" / "model", device="cpu")[0].config.model_type == "vargpt"
     line = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[0])

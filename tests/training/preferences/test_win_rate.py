@@ -94,8 +94,10 @@ def test_the_command_compares_model_folders_and_keeps_what_it_drew(tmp_path, mon
         (["x", "--storybook", "3"], "two models"),
         (["x", "y", "--storybook", "3"], "config.json and model.safetensors"),
         (["x", "y", "--storybook", "0"], "at least 1"),
+        (["x", "y"], "one of --storybook and --prompts"),
+        (["x", "y", "--storybook", "2", "--prompts", "no.txt"], "one of --storybook and --prompts"),
         (["x", "y", "--prompts", "no.txt", "--reward", "clip:x"], "no.txt"),
-        (["x", "y", "--prompts", "no.txt"], "--reward"),
+        (["x", "y", "--prompts", "no.txt"], "only the requests"),
         (["x", "y", "--prompts", "no.txt", "--reward", "storybook"], "only the requests"),
     ],
 )

@@ -11,6 +11,7 @@ import torch
 from training.recipes import nano as recipe
 from training.recipes.nano import Budget, nano_language, nano_sft, nano_sight, nano_understanding, steps_done
 from training.recipes.nano_tokenizer import nano_tokenizer
+from training.supervised import export
 from training.tokenizer.trainer import TokenizerNetwork
 from vargpt.assistant.special_tokens import SpecialTokens
 from vargpt.config import BsqTokenizerConfig
@@ -63,7 +64,7 @@ def test_all_stages_run_from_nothing_and_what_they_leave_can_be_loaded(tmp_path,
     monkeypatch.setattr(recipe, "nano_language", lambda: language)
     monkeypatch.setattr(recipe, "nano_understanding", lambda: seeing)
     monkeypatch.setattr(recipe, "nano_sight", lambda: eyes)
-    monkeypatch.setattr(recipe, "recipe_named", lambda name: tokenizer)
+    monkeypatch.setattr(recipe, "nano_tokenizer", lambda: tokenizer)
     settings = dataclasses.replace(shortened(nano_sft(), texts_per_pool=2, **small), compiled=False)
     ended = recipe.run_nano(tmp_path, settings)
     assert ended is not None
@@ -71,7 +72,7 @@ def test_all_stages_run_from_nothing_and_what_they_leave_can_be_loaded(tmp_path,
     assert finished.done
     for stage in ("image_tokenizer", "language", "sight", "understanding", "."):
         assert steps_done(tmp_path / stage) == 2, stage
-    recipe.export(model, processor, finished.ema, tmp_path / "model")
+    export(model, processor, finished.ema, tmp_path / "model")
     loaded, _ = load(tmp_path / "model", device="cpu")
     assert loaded.config.vision_norm and loaded.config.vision_positions
     assert all(torch.isfinite(parameter).all() for parameter in loaded.parameters())

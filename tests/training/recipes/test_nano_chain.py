@@ -28,7 +28,7 @@ from vargpt.loading.models import save
 from vargpt.published.families import load
 from vargpt.testing import tiny_model, tiny_processor
 
-QUICK = ("compiled=False", "num_workers=0", "device=cpu", "prompts=2", "pictures=2", "validation=2")
+QUICK = {"compiled": False, "num_workers": 0, "device": "cpu", "prompts": 2, "pictures": 2, "validation": 2}
 
 
 def redness(prompts, images, **_) -> list[float]:
@@ -39,7 +39,7 @@ def redness(prompts, images, **_) -> list[float]:
 
 def tiny_chain() -> Chain:
     """From 32 to 64 px: two steps a stage, and more where every organ shall meet what it learns from."""
-    chain = recipe.apply_overrides(nano_chain(), QUICK)
+    chain = dataclasses.replace(nano_chain(), **QUICK)
     stages = {}
     for name in ("sft_64", "dpo_64", "sft_128", "dpo_128", "edit"):
         stage = getattr(chain, name)
@@ -105,7 +105,7 @@ def test_a_run_is_not_gone_on_with_from_elsewhere(finished, capsys) -> None:
     for arguments, reason in (
         (["--run-dir", str(folder / "new"), "--start-from", str(folder / "nowhere")], "nowhere"),
         (["--run-dir", str(folder / "run")], "was begun from"),
-        (["--run-dir", str(folder / "new"), "--set", "sft_128.step=3"], "did you mean 'sft_128.steps'"),
+        (["--run-dir", str(folder / "new"), "--sft-128.step", "3"], "--sft-128.steps"),
         (["--run-dir", str(folder / "new"), "--n", "-1"], "at least 0"),
     ):
         with pytest.raises(SystemExit):
@@ -177,28 +177,30 @@ def test_the_shipped_model_gets_scores_with_intervals() -> None:
 
 @pytest.mark.slow
 def test_the_chain_goes_from_nothing_to_an_editor_of_128_px(tmp_path) -> None:
-    first = ("beginnings.num_texts=2000", "beginnings.tokenizer.batch_size=2")
-    first += tuple(
-        f"beginnings.{name}.loop.total_steps=2" for name in ("tokenizer", "language", "sight", "understanding")
-    )
-    first += tuple(
-        f"beginnings.{name}.batches.{field}"
-        for name in ("language", "understanding")
-        for field in ("pool_size=4", "batches_per_pool=2", "num_workers=0", "texts_per_pool=0")
-    )
-    first += ("beginnings.sight.batch_size=2", "beginnings.sight.num_workers=0", "beginnings.tokenizer.num_workers=0")
-    later = tuple(
-        f"{name}.{field}"
-        for name in ("sft_64", "dpo_64", "sft_128", "dpo_128", "edit")
-        for field in ("steps=2", "batch_size=2")
-    )
-    changes = [part for change in (*QUICK, *first, *later) for part in ("--set", change)]
-    recipe.main(["--run-dir", str(tmp_path), "--n", "0", *changes])  # who has learnt nothing talks for minutes
+    changes = ["--no-compiled"] + [f"--{name.replace('_', '-')}={QUICK[name]}" for name in QUICK if name != "compiled"]
+    begin = "--beginnings"
+    changes += [f"{begin}.num-texts=2000", f"{begin}.tokenizer.batch-size=2", f"{begin}.sight.batch-size=2"]
+    changes += [f"{begin}.sight.num-workers=0", f"{begin}.tokenizer.num-workers=0"]
+    for name in ("tokenizer", "language", "sight", "understanding"):
+        changes.append(f"{begin}.{name}.loop.total-steps=2")
+    for name in ("language", "understanding"):
+        for change in ("pool-size=4", "batches-per-pool=2", "num-workers=0", "texts-per-pool=0"):
+            changes.append(f"{begin}.{name}.batches.{change}")
+    for name in ("sft-64", "dpo-64", "sft-128", "dpo-128", "edit"):
+        changes += [f"--{name}.steps=2", f"--{name}.batch-size=2"]
+    recipe.main(["--run-dir", str(tmp_path), "--n", "0", *changes])  # a model that has learnt nothing talks for minutes
     rows = [json.loads(line) for line in (tmp_path / "stages.jsonl").read_text().splitlines()]
     assert [one["name"] for one in rows] == [FIRST, *(stage.name for stage in nano_chain().stages)]
     assert rows[-1]["size"] == [128, 128]
     model, _ = load(rows[-1]["model"], device="cpu")
     assert model.config.default_size == "128x128" and model.config.layout().num_tokens == 530
+
+
+def test_short_is_where_the_other_options_begin(monkeypatch, tmp_path) -> None:
+    ran = []
+    monkeypatch.setattr(recipe, "run_chain", lambda chain, *_: ran.append(chain) or False)
+    recipe.main(["--run-dir", str(tmp_path), "--short", "--prompts", "3"])
+    assert ran == [dataclasses.replace(short_chain(), prompts=3)]
 
 
 def test_the_short_chain_has_the_same_stages_with_fewer_steps() -> None:

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from tests.assistant.test_model import picture
 from training.data import BatchSettings, Row, collate
 from training.loop import LoopSettings
-from training.sft import SftSettings, make_losses, report
+from training.supervised import SftSettings, make_losses, report
 from training.surgery.grow import continued, grow
 from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.chat.engine import ChatEngine

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from training.checkpoints import TENSORS, checkpoint_of, stored_tensors
 from training.loop import LoopSettings, make_optimizer, run
-from training.overrides import apply_overrides
+from training.recipes import nano_tokenizer
 from training.tokenizer.bsq_losses import BsqWeights
 from training.tokenizer.reconstruction import ReconstructionLoss, ReconstructionWeights, detail_weights, edge_loss, psnr
 from training.tokenizer.trainer import (
@@ -25,8 +25,6 @@ from training.tokenizer.trainer import (
     TokenizerSettings,
     TokenizerTrainer,
     load_tokenizer,
-    main,
-    recipe_named,
     to_pixel_values,
     train,
 )
@@ -179,17 +177,21 @@ def test_previews_are_trained_at_the_rate_that_was_asked_for() -> None:
     assert torch.equal(trainer.draw_stops(8, 5), trainer.draw_stops(8, 5))
 
 
-def test_settings_change_by_name_and_an_unknown_name_is_answered_with_a_near_one() -> None:
-    changed = apply_overrides(tiny_settings(), ["loop.learning_rate=1", "edge=0.25", "scales=((2,2),(4,4))"])
+def test_settings_change_by_name_and_an_unknown_name_is_answered_with_a_near_one(monkeypatch, tmp_path, capsys) -> None:
+    ran: list[TokenizerSettings] = []
+    monkeypatch.setattr(nano_tokenizer, "train", lambda settings, run_dir: ran.append(settings))
+    changes = "--loop.learning-rate 1 --weights.edge 0.25 --scales 2 2 4 4 --minutes 3".split()
+    nano_tokenizer.main(["--run-dir", str(tmp_path), *changes])
+    (changed,) = ran
     assert changed.loop.learning_rate == 1.0 and changed.weights.edge == 0.25 and changed.scales == ((2, 2), (4, 4))
-    with pytest.raises(ValueError, match="did you mean 'loop.learning_rate'"):
-        apply_overrides(tiny_settings(), ["loop.learning_rat=1"])
-    with pytest.raises(ValueError, match="of type int"):
-        apply_overrides(tiny_settings(), ["batch_size=many"])
-    with pytest.raises(ValueError, match="unknown tokenizer recipe"):
-        recipe_named("nanno")
+    assert changed.loop.time_budget_minutes == 3 and changed.batch_size == nano_tokenizer.nano_tokenizer().batch_size
+    for wrong, said in (("--loop.learning-rat", "--loop.learning-rate"), ("--bach-size", "--batch-size")):
+        with pytest.raises(SystemExit):
+            nano_tokenizer.main(["--run-dir", str(tmp_path), wrong, "3"])
+        assert said in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["--run-dir", "nowhere", "--set", "bach_size=3"])
+        nano_tokenizer.main(["--run-dir", str(tmp_path), "--batch-size", "many"])
+    assert "many" in capsys.readouterr().err and len(ran) == 1
 
 
 def test_bytes_become_pixel_values_between_minus_one_and_one() -> None:

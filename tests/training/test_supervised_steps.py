@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from tests.training.joint_runs import SETTINGS, messages_of
 from training.checkpoints import UNFINISHED, checkpoint_of, step_of
 from training.data import Batch, Conversations, Share, micro_batches
-from training.sft import PictureInputs, SftSettings, make_losses, train
+from training.supervised import PictureInputs, SftSettings, make_losses, train
 from vargpt.assistant.model import VARGPT
 from vargpt.assistant.processor import IGNORE_INDEX
 from vargpt.testing import tiny_model, tiny_processor

@@ -15,7 +15,7 @@ from PIL import Image
 from training.cpu.matmul_attention import use_matmul_attention
 from training.data import BatchSettings, Conversations, cut_evenly
 from training.loop import LoopSettings
-from training.sft import Apart, PictureInputs, SftSettings, draw_conditions, make_losses, token_weights, train
+from training.supervised import Apart, PictureInputs, SftSettings, draw_conditions, make_losses, token_weights, train
 from vargpt.assistant.model import IGNORE_INDEX
 from vargpt.assistant.sequence import Visibility
 from vargpt.assistant.vision import patchify, picture_features

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.autocast import settled_autocast
+from training.averaged_weights import AveragedWeights
 from training.cpu.matmul_attention import use_matmul_attention
 from training.data import PICTURES_OF_A_ROW, Batch, BatchSettings, Conversations, MakeMessages, Share, loader
 from training.distributed import join, rank, sharded_copy, world_size
@@ -33,6 +34,7 @@ from vargpt.assistant.picture_batch import PictureBatch
 from vargpt.assistant.processor import VargptProcessor
 from vargpt.assistant.sequence import Visibility
 from vargpt.assistant.vision import patchify
+from vargpt.loading.models import save
 from vargpt.tokenizers.bit_correction import BitFlip, draw_flips
 from vargpt.types import ImageLayout
 
@@ -351,3 +353,12 @@ def train(
         learner = make_learner(model, settings, device)
         losses = make_losses(learner, layout, settings)
         return run(settings.loop, learner, losses, batches, run_dir, report, on_sample, whole_model=model)
+
+
+def export(model: VARGPT, processor: VargptProcessor, ema: AveragedWeights | None, path: Path) -> None:
+    """The averaged weights in bfloat16 as a model directory; a model card that is there already is kept."""
+    if ema is not None:
+        with ema.applied_to(model):
+            save(model.eval(), processor, path)
+    else:
+        save(model.eval(), processor, path)

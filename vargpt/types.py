@@ -27,6 +27,10 @@ GuidanceSchedule = Literal["constant", "linear", "cosine"]
 MAX_PICTURES = 16  # in one reply
 
 
+class RequestError(ValueError):
+    """What the sender of a request did wrong; the message says what is allowed. Internal faults are never this."""
+
+
 @dataclass(frozen=True)
 class ImageLayout:
     """The pixel size of an image and the full scale schedule (coarse to fine) that its tokens belong to.

@@ -26,7 +26,7 @@ from vargpt.loading.models import model_hash
 from vargpt.loading.packing import compile_blocks, pack
 from vargpt.loading.quantization import Quantization
 from vargpt.published.families import load, resolve_model
-from vargpt.types import ChatEvent, ChatRequest, ImageSampling, Message, TurnFinished
+from vargpt.types import ChatEvent, ChatRequest, ImageSampling, Message, RequestError, TurnFinished
 
 __all__ = ["ChatEngine", "ContextFullError"]
 
@@ -128,7 +128,7 @@ class ChatEngine:
 
         Raises:
             ContextFullError: with the first event, if the conversation is too long: drop its oldest pictures.
-            ValueError: at once, if the request cannot be answered; the message says what is allowed.
+            RequestError: at once, if the request cannot be answered; the message says what is allowed.
         """
         return self._stream(self._checked(request), cancel, previews)
 
@@ -143,15 +143,15 @@ class ChatEngine:
 
         Raises:
             ContextFullError: one of the conversations is too long.
-            ValueError: one of the requests cannot be answered; the message says which.
+            RequestError: one of the requests cannot be answered; the message says which.
         """
         rows_of: dict[tuple[str, ...], list[int]] = {}
         checked: list[ChatRequest] = []
         for number, request in enumerate(requests):
             try:
                 checked.append(self._checked(request))
-            except ValueError as error:
-                raise ValueError(f"request {number}: {error}") from None
+            except RequestError as error:
+                raise RequestError(f"request {number}: {error}") from None
             rows_of.setdefault(self.adapters.chosen(checked[-1].adapter), []).append(number)
         finished: dict[int, TurnFinished] = {}
         for names, rows in rows_of.items():
@@ -177,7 +177,7 @@ class ChatEngine:
         """A turn for `Batch.add`, see `Turn`.
 
         Raises:
-            ValueError: the request cannot be answered; the message says what is allowed.
+            RequestError: the request cannot be answered; the message says what is allowed.
         """
         checked = self._checked(request)
         whose = f"{owner} {checked.adapter}"  # what was read with other adapters is of no use
@@ -196,8 +196,11 @@ class ChatEngine:
     def _checked(self, request: ChatRequest) -> ChatRequest:
         """The same request with its adapters by name, if it can be answered."""
         check_request(request, self.model.config)
-        self.model.generator.check_sampling(request.image_sampling or self.model.config.sampling())
-        return replace(request, adapter=self.adapters.chosen(request.adapter))
+        try:
+            self.model.generator.check_sampling(request.image_sampling or self.model.config.sampling())
+            return replace(request, adapter=self.adapters.chosen(request.adapter))
+        except ValueError as error:  # a setting that this generator cannot use, a name that no adapter has
+            raise RequestError(str(error)) from None
 
     def _stream(self, request: ChatRequest, cancel: threading.Event | None, previews: bool) -> Iterator[ChatEvent]:
         while not self._turn.acquire(timeout=-1 if cancel is None else POLL_SECONDS):

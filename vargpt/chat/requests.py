@@ -15,7 +15,18 @@ import torch
 from vargpt.config import VargptConfig
 from vargpt.pictures.region import check_mask
 from vargpt.sampling import check_image_sampling, check_text_sampling
-from vargpt.types import MAX_PICTURES, ChatRequest, ImageLayout, ImagePart, ImageTokens, Message, Part, Route, TextPart
+from vargpt.types import (
+    MAX_PICTURES,
+    ChatRequest,
+    ImageLayout,
+    ImagePart,
+    ImageTokens,
+    Message,
+    Part,
+    RequestError,
+    Route,
+    TextPart,
+)
 
 MAX_OPENINGS = 16
 
@@ -24,50 +35,55 @@ def check_request(request: ChatRequest, config: VargptConfig) -> None:
     """Refuses what no model could answer, before any work is done.
 
     Raises:
-        ValueError: no user message at the end, an empty one, an unknown size or route, a number out of range.
+        RequestError: no user message at the end, an empty one, an unknown size or route, a number out of range.
     """
     if not request.messages or request.messages[-1].role != "user":
-        raise ValueError("a conversation to be answered ends with a user message; append one and ask again")
+        raise RequestError("a conversation to be answered ends with a user message; append one and ask again")
     last = request.messages[-1]
     if not last.text.strip() and not last.images:
-        raise ValueError("the last message is empty; write something or attach a picture")
+        raise RequestError("the last message is empty; write something or attach a picture")
     if not 1 <= request.n <= MAX_PICTURES:
-        raise ValueError(f"n, the number of pictures, must lie between 1 and {MAX_PICTURES}, got {request.n}")
+        raise RequestError(f"n, the number of pictures, must lie between 1 and {MAX_PICTURES}, got {request.n}")
     if not 0 <= request.max_images <= MAX_OPENINGS:
-        raise ValueError(f"max_images must lie between 0 and {MAX_OPENINGS}, got {request.max_images}")
+        raise RequestError(f"max_images must lie between 0 and {MAX_OPENINGS}, got {request.max_images}")
     if request.route not in get_args(Route):
-        raise ValueError(f"route must be one of {list(get_args(Route))}, got {request.route!r}")
+        raise RequestError(f"route must be one of {list(get_args(Route))}, got {request.route!r}")
     if request.route == "image" and request.max_images == 0:
-        raise ValueError('route="image" demands a picture, but max_images=0 allows none')
-    check_text_sampling(request.text_sampling)
-    check_image_sampling(request.image_sampling or config.sampling())
-    if request.size is not None:
+        raise RequestError('route="image" demands a picture, but max_images=0 allows none')
+    try:
+        check_text_sampling(request.text_sampling)
+        check_image_sampling(request.image_sampling or config.sampling())
         config.layout(request.size)
+    except ValueError as error:  # numbers and a size that the request brought
+        raise RequestError(str(error)) from None
     check_held(request, config)
 
 
 def check_held(request: ChatRequest, config: VargptConfig) -> None:
-    """Raises ValueError for what cannot be kept of a picture: scales, a region, or a degree of faithfulness."""
+    """Raises RequestError for what cannot be kept of a picture: scales, a region, or a degree of faithfulness."""
     if not 0 <= request.faithfulness <= 1:
-        raise ValueError(f"faithfulness must lie between 0 and 1, got {request.faithfulness}")
+        raise RequestError(f"faithfulness must lie between 0 and 1, got {request.faithfulness}")
     source, layout = source_of(request), layout_for(config, request)
     if request.keep_scales and request.given is None:
-        raise ValueError("keep_scales says how much of a given picture stays; give the picture too (`given`)")
+        raise RequestError("keep_scales says how much of a given picture stays; give the picture too (`given`)")
     if not 0 <= request.keep_scales < layout.num_scales:
-        raise ValueError(
+        raise RequestError(
             f"a picture of {layout.width}x{layout.height} has {layout.num_scales} scales, of which 0 to "
             f"{layout.num_scales - 1} can be kept, got keep_scales={request.keep_scales}"
         )
     if request.region is not None:
         if source is None:
-            raise ValueError("a region is part of a picture, and there is none: attach one, or draw one first")
-        check_mask(request.region, source.image)
+            raise RequestError("a region is part of a picture, and there is none: attach one, or draw one first")
+        try:
+            check_mask(request.region, source.image)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
     if request.region is None and not request.keep_scales:
         return
     if layout != _layout_like(config, source, config.layout()):
-        raise ValueError("a picture that is refined or changed in part keeps its size; leave `size` out")
+        raise RequestError("a picture that is refined or changed in part keeps its size; leave `size` out")
     if request.keep_scales and source is not None and source.tokens is not None and own_tokens(source, config) is None:
-        raise ValueError("the bits of the given picture are not this model's; give it without its tokens")
+        raise RequestError("the bits of the given picture are not this model's; give it without its tokens")
 
 
 def source_of(request: ChatRequest) -> ImagePart | None:
@@ -96,10 +112,10 @@ def choose_picture(message: Message, index: int) -> Message:
     """The same message with picture `index` (among `message.images`) as the one that later turns see.
 
     Raises:
-        ValueError: the message has no such picture.
+        RequestError: the message has no such picture.
     """
     if not 0 <= index < len(message.images):
-        raise ValueError(f"the message has {len(message.images)} pictures, there is no number {index}")
+        raise RequestError(f"the message has {len(message.images)} pictures, there is no number {index}")
     chosen = message.images[index]
     opening, number = chosen.settings.get("opening"), chosen.settings.get("alternative", 0)
 

@@ -16,10 +16,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
 from vargpt.chat.batch import Batch
-from vargpt.chat.engine import ChatEngine
+from vargpt.chat.engine import ChatEngine, ContextFullError
 from vargpt.chat.prefixes import Prefixes
 from vargpt.chat.turns import Turn
-from vargpt.types import ChatEvent, ChatRequest, Message, TurnFinished
+from vargpt.types import ChatEvent, ChatRequest, Message, RequestError, TurnFinished
 
 logger = logging.getLogger(__name__)
 
@@ -278,7 +278,7 @@ class Scheduler:
             ticket = self._running.pop(index)
             self._answered += 1
         if error is not None:
-            if not isinstance(error, ValueError):
+            if not isinstance(error, RequestError | ContextFullError):  # those are the client's to mend
                 logger.error("a request failed: %s", error, exc_info=error)
             ticket.put(error)
         ticket.put(None)

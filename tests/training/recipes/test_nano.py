@@ -14,6 +14,7 @@ from training.recipes.nano_tokenizer import nano_tokenizer
 from training.supervised import export
 from training.tokenizer.trainer import TokenizerNetwork
 from vargpt.assistant.special_tokens import SpecialTokens
+from vargpt.assistant.vision import FeatureNorm, PagePositions
 from vargpt.config import BsqTokenizerConfig
 from vargpt.presets import nano
 from vargpt.published.families import load
@@ -74,6 +75,6 @@ def test_all_stages_run_from_nothing_and_what_they_leave_can_be_loaded(tmp_path,
         assert steps_done(tmp_path / stage) == 2, stage
     export(model, processor, finished.ema, tmp_path / "model")
     loaded, _ = load(tmp_path / "model", device="cpu")
-    assert loaded.config.vision_norm and loaded.config.vision_positions
+    assert isinstance(loaded.vision_norm, FeatureNorm) and isinstance(loaded.vision_positions, PagePositions)
     assert all(torch.isfinite(parameter).all() for parameter in loaded.parameters())
     assert recipe.run_nano(tmp_path, settings)[2].step == 2, "a finished run is only read"

@@ -31,7 +31,7 @@ SOCKET = "/ws/socket.io"  # Chainlit knows who is at its other end, and checks i
 
 
 def is_this_machine(host: str | None) -> bool:
-    """Whether a name or address means the machine itself."""
+    """Whether a host name or address means the machine itself."""
     try:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
@@ -39,7 +39,7 @@ def is_this_machine(host: str | None) -> bool:
 
 
 def visitor_name(listens_on: str, headers: Headers) -> str:
-    """The name of a browser that needs no password.
+    """The user name of a browser that needs no password.
 
     It is "local" only if the page listens to this machine alone and was opened under one of its own names: another
     site whose name was made to point here would be opened under that.

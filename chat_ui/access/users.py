@@ -1,4 +1,4 @@
-"""Who may log in: a text file with one line per user, which holds no password but what is left of it after scrypt.
+"""Users and passwords of the page: a text file with one line per user, with a salted scrypt hash for a password.
 
     python -m chat_ui.access.users add users.txt ada        asks for the password, or reads it from a pipe
     python -m chat_ui.access.users remove users.txt ada
@@ -36,7 +36,7 @@ def hashed(password: str) -> str:
 
 
 def matches(password: str, stored: str) -> bool:
-    """Whether this is the password that `stored` was made of; takes as long if it is not."""
+    """Whether `stored` is a hash of this password; takes the same time either way."""
     _, cost, block, parallel, salt, expected = stored.split("$")
     found = hashlib.scrypt(
         password.encode("utf-8"),
@@ -46,7 +46,7 @@ def matches(password: str, stored: str) -> bool:
 
 
 class Users:
-    """The users of a file, as it is now.
+    """The users of a file, read again whenever the file changes.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -65,7 +65,7 @@ class Users:
             raise ValueError(f"{path} names no user; add one: python -m chat_ui.access.users add {path} NAME")
 
     def stamp(self, name: str) -> str | None:
-        """A mark that changes with the password; None if there is no such user."""
+        """A value that changes with the password, kept in logins; None if there is no such user."""
         stored = self.hashes.get(name)
         return None if stored is None else hashlib.sha256(stored.encode()).hexdigest()[:16]
 
@@ -90,7 +90,7 @@ class Users:
 
 
 def read_users(path: Path) -> dict[str, str]:
-    """Hashes by name. Empty lines and lines that begin with # say nothing.
+    """The hashes of a file of users by name. Empty lines and lines that begin with # are skipped.
 
     Raises:
         ValueError: a line cannot be read.

@@ -1,4 +1,4 @@
-"""What a vote is about: one picture of one reply, in its conversation."""
+"""Ballots: the picture of a reply that a vote is for or against, with the conversation before it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ballot:
-    """What a vote is about: the conversation up to the question, the reply, and which of its pictures is meant."""
+    """The conversation up to a question, its reply, and the index of the picture that a vote is about."""
 
     prompt: tuple[Message, ...]
     reply: Message
@@ -30,7 +30,7 @@ def ballot_of(turn: Turn, index: int) -> Ballot | None:
 
 
 def ballot_below(conversation: Conversation, cards: Sequence[Mapping[str, Any]]) -> tuple[str, Ballot] | None:
-    """What a thumb on a message is about: of the picture cards below it, the one that later turns see."""
+    """The turn id and ballot of a thumb on a message: of the picture cards below it, the one that later turns see."""
     for card in sorted(cards, key=lambda card: card.get("role") == "alternative"):
         turn = conversation.turns.get(card.get("turn", ""))
         ballot = ballot_of(turn, card.get("index", 0)) if turn else None

@@ -1,9 +1,9 @@
-"""Chainlit's data layer: what the page shows of every conversation, in a database, with pictures as files.
+"""Chainlit's data layer: the messages, cards and votes of every conversation in a database, with pictures as files.
 
 `SQLAlchemyDataLayer` does most of it. Here is what it lacks: SQLite takes no lists; statements of one conversation must
 arrive in order (a reply's last update may otherwise be overtaken by its first); ids come from browsers and end up in
-statements and names of files; a list of conversations need not read all that was ever said; and nobody may touch
-what belongs to somebody else.
+statements and names of files; a list of conversations need not read all messages; and no user may touch
+what belongs to another.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ JSON_COLUMNS = ("metadata", "tags", "generation", "props", "playerConfig", "mode
 
 
 def in_order(method: Callable) -> Callable:
-    """Changes happen one after another, in the order in which they were asked for (asyncio's locks are fair)."""
+    """Runs changes of the store one after another, in the order of the calls (asyncio's locks are fair)."""
 
     @functools.wraps(method)
     async def wrapper(self: Store, *args: Any, **kwargs: Any) -> Any:
@@ -81,7 +81,7 @@ class Store(SQLAlchemyDataLayer):
             return None
 
     async def rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
-        """The rows of a question; none if it could not be asked."""
+        """The rows of a SELECT; none if the database does not answer."""
         found = await self.execute_sql(query, parameters)
         return found if isinstance(found, list) else []
 
@@ -94,12 +94,12 @@ class Store(SQLAlchemyDataLayer):
     # -- whose it is ---------------------------------------------------------------------------------------------------
 
     async def get_thread_author(self, thread_id: str) -> str:
-        """The identifier of whom a conversation belongs to; empty if there is no such conversation."""
+        """The identifier of the user who owns a conversation; empty if there is no such conversation."""
         found = await self.rows('SELECT "userIdentifier" FROM threads WHERE "id" = :id', id=thread_id)
         return (found[0]["userIdentifier"] or "") if found else ""
 
     async def create_user(self, user: User) -> PersistedUser | None:
-        """Makes a user, or finds the one that two first visits at once have made."""
+        """Makes a user, or finds the existing one, also when two first visits come at once."""
         values = {"id": str(uuid.uuid4()), "name": user.identifier, "now": await self.get_current_timestamp()}
         await self.execute_sql(
             'INSERT INTO users ("id", "identifier", "createdAt", "metadata") '
@@ -111,7 +111,7 @@ class Store(SQLAlchemyDataLayer):
     # -- conversations -------------------------------------------------------------------------------------------------
 
     async def get_thread(self, thread_id: str) -> ThreadDict | None:
-        """All that is shown of a conversation; None if there is none that the asking user may see."""
+        """The messages and elements of a conversation; None if there is none that the current user may see."""
         if not is_id(thread_id):
             return None
         thread = await super().get_thread(thread_id)
@@ -145,7 +145,7 @@ class Store(SQLAlchemyDataLayer):
 
     @in_order
     async def delete_thread(self, thread_id: str) -> None:
-        """Removes a conversation with all its files; what is still being written to it is refused from now on.
+        """Removes a conversation with all its files; later writes to it are ignored.
 
         Files go first: a machine that stops in between leaves a conversation that can be deleted once more.
         """
@@ -189,7 +189,7 @@ class Store(SQLAlchemyDataLayer):
     @queue_until_user_message()
     @in_order
     async def create_step(self, step_dict: StepDict) -> None:
-        """Writes a message, or what it is now. An id that is another conversation's is left alone."""
+        """Inserts or updates a message. An id that belongs to another conversation is left alone."""
         thread_id = step_dict["threadId"]
         await self._update_thread(thread_id)
         if thread_id in self._deleted or not (is_id(thread_id) and is_id(step_dict["id"])):
@@ -219,7 +219,7 @@ class Store(SQLAlchemyDataLayer):
     @queue_until_user_message()
     @in_order
     async def create_element(self, element: Element) -> None:
-        """Keeps an upload, or a picture card as it is now; data in its props becomes files."""
+        """Saves an upload or the current state of a picture card; data in its props becomes files."""
         thread_id = element.thread_id
         if not element.for_id or thread_id in self._deleted or not (is_id(thread_id) and is_id(element.id)):
             return
@@ -316,7 +316,7 @@ class Store(SQLAlchemyDataLayer):
 
     @in_order
     async def add_choice(self, thread_id: str, turn_id: str, ballot: Ballot) -> None:
-        """Of the pictures of one reply, one was chosen; a later choice takes the place of an earlier one."""
+        """Saves which picture of a reply was chosen; a later choice replaces an earlier one."""
         if thread_id not in self._deleted and await self.get_thread_author(thread_id):
             opening = picked(ballot).settings.get("opening", 0)
             await self._vote(f"{turn_id}:{opening}", thread_id, turn_id, "choice", ballot.index, ballot)
@@ -330,7 +330,7 @@ class Store(SQLAlchemyDataLayer):
 
 
 def read_back(row: Any) -> Any:
-    """The same row, in place, with JSON and SQLite's numbers as the values that they stand for."""
+    """Parses JSON columns and SQLite's numbers of a row, in place; returns the row."""
     for name in JSON_COLUMNS:
         if isinstance(row.get(name), str):
             try:

@@ -1,4 +1,4 @@
-"""A conversation from which something is missing: pictures whose files are gone, or a turn that a crash cut off.
+"""Repairs a conversation that lacks something: pictures whose files are gone, or a turn that a crash cut off.
 
 In: a `Conversation` that was read back, with `LOST_PICTURE` in place of what could not be. Out: one that can go on.
 """
@@ -10,7 +10,7 @@ from vargpt.pictures.archive import LOST_PICTURE
 
 
 def mend(talk: Conversation, is_unfinished: bool = False) -> None:
-    """Makes a conversation whole after pictures were lost, or its last turn.
+    """Makes a conversation usable, in place, after pictures or its last turn were lost.
 
     Pictures are known by their number in the reply. A turn in which those have shifted can no longer be gone back to;
     what was said in it stays.
@@ -29,7 +29,7 @@ def mend(talk: Conversation, is_unfinished: bool = False) -> None:
 
 
 def is_whole(turn: Turn) -> bool:
-    """Whether a turn is as it was, or lacks no more than the one picture that was attached to it."""
+    """Whether a turn lacks nothing, or only the one picture that was attached to it."""
     if any(value is LOST_PICTURE for value in (turn.given, turn.region, turn.carried)):
         return False
     said = turn.reply.parts if turn.reply else ()

@@ -35,7 +35,7 @@ DATA_URL = re.compile(r"data:([\w.+/-]+);base64,")
 
 
 def is_id(value: object) -> bool:
-    """Whether this is an id as Chainlit makes them (a UUID). Visitors send ids, and they become names of files."""
+    """Whether a value is a UUID, as Chainlit makes ids. Browsers send ids, and ids become names of files."""
     try:
         return str(uuid.UUID(str(value))) == value
     except ValueError:
@@ -49,7 +49,7 @@ class PictureFiles(BaseStorageClient):
         self.root = root
 
     def path(self, key: str) -> Path:
-        """Where the file of a key lies.
+        """The path of the file of a key.
 
         Raises:
             ValueError: the key is not one that this class gives.
@@ -84,7 +84,7 @@ class PictureFiles(BaseStorageClient):
         return f"{ADDRESS}/{object_key}"
 
     async def close(self) -> None:
-        """Nothing is open between two calls."""
+        """Does nothing: no file is open between two calls."""
 
     async def keep_props(self, thread_id: str, element_id: str, props: Mapping[str, Any]) -> dict[str, Any]:
         """The same props with every `data:` URL written to a file and replaced by its address."""
@@ -119,7 +119,7 @@ def serve_pictures(app: FastAPI) -> None:
 
 
 async def picture(thread_id: str, name: str, user: Annotated[User | None, Depends(get_current_user)]) -> FileResponse:
-    """A picture of a conversation, for the user to whom that belongs."""
+    """Answers GET with a picture, for the owner of its conversation only."""
     store = get_data_layer()
     if user is None or await store.get_thread_author(thread_id) != user.identifier:
         raise NotYoursError("picture")

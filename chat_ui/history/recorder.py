@@ -1,6 +1,6 @@
-"""What `app.py` asks of the history: keep this, what was said here, who chose which picture.
+"""What the page's hooks call to save and load: the open conversation, its picture cards, its votes.
 
-`install` puts the store, logins and pictures into Chainlit. All else speaks of the conversation that is open.
+`install` puts the store, logins and pictures into Chainlit. All else is about the conversation that is open.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _open: weakref.WeakValueDictionary[str, Conversation] = weakref.WeakValueDiction
 
 
 def install() -> None:
-    """To be called once, when the page is loaded. VARGPT_DATA, DATABASE_URL and VARGPT_USERS say where things are."""
+    """Sets Chainlit up, once, from the environment: VARGPT_DATA, DATABASE_URL and VARGPT_USERS."""
     folder = private_folder(data_folder())
     os.environ.setdefault("CHAINLIT_AUTH_SECRET", signing_secret(folder))
     address = database_address(folder, os.environ.get("DATABASE_URL"))
@@ -53,7 +53,7 @@ def store() -> Store:
 
 
 async def remember(conversation: Conversation, is_running: bool = False) -> None:
-    """Saves what the model has been told.
+    """Saves the open conversation.
 
     To be called when a turn begins (`is_running`) and however it ends, and after every change without a turn.
     """
@@ -69,12 +69,12 @@ async def remember(conversation: Conversation, is_running: bool = False) -> None
 
 
 async def keep(element: Element) -> None:
-    """Keeps a picture card that is finished, as it is shown now."""
+    """Saves a finished picture card as it is shown now."""
     await store().create_element(element)
 
 
 async def recall(thread: ThreadDict, adapters: Sequence[str] = ()) -> Conversation | None:
-    """What was said in a conversation that is opened again; None if it begins anew.
+    """Loads a conversation that is opened again; None if it must begin anew.
 
     What the visitor must know is added to `thread`, which is shown next.
 
@@ -107,7 +107,7 @@ async def recall(thread: ThreadDict, adapters: Sequence[str] = ()) -> Conversati
 
 
 def what_was_lost(loaded: LoadedConversation) -> Iterator[str]:
-    """What a visitor is told of a conversation that did not come back as it was."""
+    """Sentences for the visitor about what of a conversation could not be loaded."""
     if loaded.is_unfinished:
         yield LOST_REPLY
     if loaded.num_lost:
@@ -121,7 +121,7 @@ def what_was_lost(loaded: LoadedConversation) -> Iterator[str]:
 
 
 async def drop_unwritten(thread: ThreadDict) -> None:
-    """Takes out what a crash has left: replies without a word or picture, and lines that stood in for a reply."""
+    """Deletes what a crash has left: empty replies, and messages that stood in for a reply."""
     shown = {element["forId"] for element in thread["elements"] or ()}
     empty = [
         step for step in thread["steps"]
@@ -143,7 +143,7 @@ async def tell(thread: ThreadDict, words: str) -> None:
 
 
 def with_earlier_pictures(conversation: Conversation, turn_id: str, prompt: Message) -> Message:
-    """An edited question with the pictures that it had; after a restart its message knows nothing of them."""
+    """Adds to an edited question the pictures that it had; after a restart its message does not have them."""
     turn = conversation.turns.get(turn_id)
     if turn is None or turn.carried or prompt.images:  # what was carried is carried along once more
         return prompt
@@ -151,7 +151,7 @@ def with_earlier_pictures(conversation: Conversation, turn_id: str, prompt: Mess
 
 
 async def vote_for(conversation: Conversation, turn_id: str, index: int) -> None:
-    """Keeps, as a vote, that picture `index` of a turn was chosen among several."""
+    """Saves a vote for picture `index` of a turn over the other pictures of its reply."""
     ballot = ballot_of(conversation.turns[turn_id], index)
     if ballot is not None:
         await store().add_choice(cl.context.session.thread_id, turn_id, ballot)

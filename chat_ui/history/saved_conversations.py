@@ -1,4 +1,4 @@
-"""What the model has been told in a conversation, on disk: one folder per conversation.
+"""Conversations on disk, as the model sees them: one folder per conversation.
 
 In: a `Conversation`. Out: an archive (`vargpt/pictures/archive.py`) whose document is a file,
 
@@ -38,7 +38,7 @@ KINDS = (Conversation, Turn, PageSettings, Ballot)  # saved by these names: rena
 
 @dataclass(frozen=True)
 class LoadedConversation:
-    """A conversation that was read back, and what of it was not: pictures, its last turn, fields of other versions."""
+    """A conversation that was read back, and what is missing: pictures, its last turn, fields of other versions."""
 
     conversation: Conversation
     num_lost: int = 0
@@ -57,7 +57,7 @@ class SavedConversations:
         return self.root / thread_id
 
     async def save(self, thread_id: str, conversation: Conversation, is_running: bool = False) -> None:
-        """Writes what is new; returns when a crash could no longer undo it. `is_running`: a turn has begun."""
+        """Writes what is new and flushes it to the disk. `is_running`: a turn has begun and not ended."""
         async with self._saving.setdefault(thread_id, asyncio.Lock()):
             await asyncio.to_thread(write_conversation, conversation, self.folder(thread_id), is_running)
 
@@ -79,7 +79,7 @@ class SavedConversations:
 
 
 def archive_in(folder: Path) -> Archive:
-    """The archive of one conversation: it also knows turns, settings and ballots."""
+    """The archive of one conversation, which knows turns, settings and ballots besides messages."""
     return Archive(folder, KINDS)
 
 

@@ -31,7 +31,7 @@ INTEGER = {"page", "value"}
 
 
 def table(name: str, columns: tuple[str, ...], more: str = "") -> str:
-    """The statement that makes a table whose first column is its key."""
+    """The SQL that makes a table; its first column is the primary key."""
     types = [
         f'"{column}" {"BOOLEAN" if column in BOOLEAN else "INTEGER" if column in INTEGER else "TEXT"}'
         for column in columns
@@ -57,7 +57,7 @@ CHANGES: tuple[tuple[str, ...], ...] = (  # version n is reached by the first n 
 
 
 def database_address(folder: Path, url: str | None = None) -> str:
-    """What SQLAlchemy opens: a SQLite file in `folder`, or the PostgreSQL database that `url` names.
+    """The SQLAlchemy address of a SQLite file in `folder`, or of the PostgreSQL database that `url` names.
 
     Raises:
         ValueError: the address names no database of these two kinds.
@@ -86,7 +86,7 @@ def database_address(folder: Path, url: str | None = None) -> str:
 
 
 def open_engine(address: str) -> AsyncEngine:
-    """Connections to a database; none is made before the first statement."""
+    """An engine for a database; it connects with its first statement."""
     if address.startswith("sqlite"):
         return create_async_engine(address, connect_args={"timeout": 30})
     return create_async_engine(address, pool_pre_ping=True)
@@ -127,6 +127,6 @@ async def prepare_database(address: str) -> None:
 
 
 def shown(address: str) -> str:
-    """The address without its password."""
+    """The address without its password, for messages."""
     url = make_url(address)
     return str(url.database) if url.drivername.startswith("sqlite") else url.render_as_string(hide_password=True)

@@ -1,4 +1,4 @@
-"""What visitors found better, as rows to learn from.
+"""Visitors' votes as preferences that a model can be trained on.
 
 A vote is about the pictures of one reply: one of several was chosen, or a thumb went up or down below them; a `Ballot`
 (`ballots.py`) keeps what it was about. `pairs` makes preferences of many ballots: what was chosen over each of its
@@ -29,7 +29,7 @@ from vargpt.types import ImagePart, Message, TextPart
 
 @dataclass(frozen=True)
 class Vote:
-    """A ballot and what was said: the picture was "chosen" among the others, "liked", or "disliked"."""
+    """A ballot and its verdict: the picture was "chosen" among the others, "liked", or "disliked"."""
 
     ballot: Ballot
     verdict: str
@@ -47,9 +47,9 @@ def pairs(votes: Iterable[Vote]) -> Iterator[Preference]:
                 yield from _pair(ballot, best, ballot, other)
         else:
             (liked if vote.verdict == "liked" else disliked).setdefault(asked(ballot), []).append(ballot)
-    for wish, ballots in liked.items():
+    for question, ballots in liked.items():
         for good in ballots:
-            for bad in disliked.get(wish, ()):
+            for bad in disliked.get(question, ()):
                 yield from _pair(good, picked(good), bad, picked(bad))
 
 
@@ -64,12 +64,12 @@ def _pair(good: Ballot, best: ImagePart, bad: Ballot, worst: ImagePart) -> Itera
 
 
 def opening(part: ImagePart) -> int:
-    """Which wish of the reply the picture answers."""
+    """Number of the prompt within the reply that the picture was drawn for."""
     return part.settings.get("opening", 0)
 
 
 def kind(part: ImagePart) -> str:
-    """What pictures of one training run have in common: size, scales, and what a token is."""
+    """Size, scales and token type of a picture, which all pictures of one training run must share."""
     if part.tokens is None:
         raise ValueError("a picture without tokens is of no kind")
     layout, grid = part.tokens.layout, part.tokens.grids[0]
@@ -79,7 +79,7 @@ def kind(part: ImagePart) -> str:
 
 
 def asked(ballot: Ballot) -> str:
-    """A digest of all that was said and seen before the reply: equal for equal questions."""
+    """A digest of all words and pictures before the reply: equal for equal questions."""
     digest = hashlib.sha256()
     for message in ballot.prompt:
         digest.update(message.role.encode())
@@ -89,7 +89,7 @@ def asked(ballot: Ballot) -> str:
 
 
 def replied(reply: Message, part: ImagePart) -> Message:
-    """What was said before a picture of a reply, and the picture."""
+    """A reply cut down to one of its pictures and the words before it."""
     place = next(place for place, one in enumerate(reply.parts) if one is part)
     words = tuple(one for one in reply.parts[:place] if isinstance(one, TextPart))
     settings = part.settings | {"alternative": 0} if part.settings else part.settings
@@ -100,7 +100,7 @@ def replied(reply: Message, part: ImagePart) -> Message:
 
 
 def write_pairs(found: Sequence[Preference], out: Path) -> str:
-    """Writes the pairs of the most frequent kind of picture; one line on what was written and what was not.
+    """Writes the pairs of the most frequent kind of picture; returns one line that says what was written and left out.
 
     Raises:
         ValueError: there is nothing to write, or `out` has rows already.
@@ -128,7 +128,7 @@ def write_pairs(found: Sequence[Preference], out: Path) -> str:
 
 
 async def read_votes(address: str, folder: Path) -> list[Vote]:
-    """All votes of a history, oldest first; one whose pictures are gone is left out."""
+    """All votes of a history, oldest first; those whose pictures cannot be read are left out."""
     from sqlalchemy import text
 
     from chat_ui.history.schema import open_engine

@@ -266,5 +266,5 @@ def test_wishes_are_read_line_by_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a UTF-8 text file"):
         read_prompts(path)
     path.write_text("\n")
-    with pytest.raises(ValueError, match="holds no wish"):
+    with pytest.raises(ValueError, match="holds no prompt"):
         read_prompts(path)

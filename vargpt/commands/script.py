@@ -71,7 +71,7 @@ def play(engine: ChatEngine, script: Path, out: Path, template: ChatRequest) -> 
         ValueError: a line of the script cannot be played; the message names it.
     """
     turns = read_script(script)
-    out.mkdir(parents=True, exist_ok=True)
+    (out / MESSAGES).mkdir(parents=True, exist_ok=True)
     messages: tuple[Message, ...] = ()
     with (out / EVENTS).open("w", encoding="utf-8") as log:
         for number, turn in enumerate(turns, start=1):

@@ -1,4 +1,4 @@
-"""Pictures as files: where they go, what they say about themselves, and a whole list of wishes drawn in batches."""
+"""Drawn pictures as PNG files: their names, their metadata, and whole lists of prompts drawn in batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INDEX = "index.jsonl"
 
 @dataclass(frozen=True)
 class Drawn:
-    """One wish of a list: its answer, and the files of its pictures (none if the model refused in words)."""
+    """One prompt of a list: its answer, and the files of its pictures (none if the model refused in words)."""
 
     number: int
     prompt: str
@@ -52,12 +52,12 @@ def software() -> str:
 
 
 def file_stem(prompt: str, longest: int = 48) -> str:
-    """ "Draw a fox!" -> "draw-a-fox": what every file system takes."""
+    """ "Draw a fox!" -> "draw-a-fox": a file name that is valid on every system."""
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:longest].strip("-") or "picture"
 
 
 def picture_paths(out: Path | None, prompt: str, seed: int, count: int) -> list[Path]:
-    """Where `count` pictures go: a file, or numbered files beside it; into a folder, or here, under the prompt's name.
+    """Paths for `count` pictures: `out` itself or numbered files beside it; in a folder, files named by the prompt.
 
     Raises:
         ValueError: `out` names a file that is no PNG.
@@ -74,32 +74,32 @@ def picture_paths(out: Path | None, prompt: str, seed: int, count: int) -> list[
 
 
 def read_prompts(path: Path) -> list[str]:
-    """One wish per line; empty lines are skipped.
+    """The prompts of a text file, one per line; empty lines are skipped.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no text, or holds no wish.
+        ValueError: the file is no text, or holds no prompt.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
         prompts = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a UTF-8 text file; write one wish per line") from None
+        raise ValueError(f"{path} is not a UTF-8 text file; write one prompt per line") from None
     prompts = [prompt for prompt in prompts if prompt]
     if not prompts:
-        raise ValueError(f"{path} holds no wish; write one per line")
+        raise ValueError(f"{path} holds no prompt; write one per line")
     return prompts
 
 
 def draw_all(artist: Artist, prompts: Sequence[str], template: ChatRequest, out: Path) -> Iterator[Drawn]:
-    """Draws a list of wishes in batches, each wish with seeds of its own, and writes the pictures and `index.jsonl`.
+    """Draws a list of prompts in batches, each with seeds of its own, and writes the pictures and `index.jsonl`.
 
     Args:
         artist: what draws.
-        prompts: the wishes.
-        template: everything but the messages; wish i draws with seeds from `template.seed + i * template.n` on.
-        out: folder of the pictures; `index.jsonl` gets one line per wish and is written anew.
+        prompts: one per conversation.
+        template: everything but the messages; prompt i draws with seeds from `template.seed + i * template.n` on.
+        out: folder of the pictures; `index.jsonl` gets one line per prompt and is written anew.
     """
     out.mkdir(parents=True, exist_ok=True)
     step = max(1, MAX_PICTURES // template.n)
@@ -119,7 +119,7 @@ def draw_all(artist: Artist, prompts: Sequence[str], template: ChatRequest, out:
 
 
 def index_line(drawn: Drawn) -> dict[str, Any]:
-    """What `index.jsonl` says of one wish."""
+    """The line of `index.jsonl` for one prompt."""
     return {
         "prompt": drawn.prompt,
         "seed": drawn.seed,

@@ -1,7 +1,7 @@
-"""Pictures at the door: whatever a person hands over becomes an upright RGB picture or one clear sentence.
+"""Reading pictures that users give: each becomes an upright RGB picture, or an error of one clear sentence.
 
-In: paths, bytes, files and PIL images of any mode. Out: RGB without transparency, EXIF rotation applied. Also the way
-out: PNG files that say how they were made.
+In: paths, bytes, files and PIL images of any mode. Out: RGB without transparency, EXIF rotation applied. Also writes
+PNG files with metadata that say how a picture was made.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def open_picture(source: PictureSource, max_pixels: int = MAX_PIXELS) -> Image.I
 
 
 def png_with_metadata(image: Image.Image, metadata: Mapping[str, Any]) -> bytes:
-    """A PNG file with one text chunk per entry; what is no string is written as JSON, None is left out.
+    """The bytes of a PNG file with one text chunk per entry; other values than strings are JSON, None is skipped.
 
     Keys are PNG keywords: 1 to 79 Latin-1 characters ("prompt", "seed", "settings", "model", ...).
     """
@@ -109,7 +109,7 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """Every mode of Pillow to RGB; what is transparent shows white paper."""
+    """Converts every mode of Pillow to RGB; transparent parts become white."""
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         return _deep_grey_as_rgb(image)
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or image.has_transparency_data:
@@ -120,7 +120,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_grey_as_rgb(image: Image.Image) -> Image.Image:
-    """Greys of more than 8 bits. Integers span 16 bits unless they all fit 8; floats span 0-1 unless one is larger."""
+    """Greys of more than 8 bits as RGB. Integers span 16 bits unless all fit 8, floats 0-1 unless one is larger."""
     values = np.asarray(image).astype(np.float64)
     values = np.nan_to_num(values, nan=0.0)
     if image.mode == "F":

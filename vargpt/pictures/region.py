@@ -124,7 +124,7 @@ def composite(photo: Image.Image, drawn: Image.Image, mask: Image.Image, feather
 
 
 def opacity(region: np.ndarray, feather: int) -> np.ndarray:
-    """How much of the new part is seen, float "H W": 0 outside the region, rising inwards to 1 over `feather` pixels.
+    """Opacity of the new part, float "H W": 0 outside the region, rising inwards to 1 over `feather` pixels.
 
     A region that is thinner than twice the feather still reaches 1 where it is thickest.
     """
@@ -133,7 +133,10 @@ def opacity(region: np.ndarray, feather: int) -> np.ndarray:
 
 
 def depth_of(region: np.ndarray) -> np.ndarray:
-    """Steps along rows and columns to the nearest pixel outside a region, "H W"; beyond the picture all is inside."""
+    """Steps along rows and columns from each pixel to the nearest outside a region, "H W".
+
+    What lies beyond the picture counts as inside.
+    """
     depth = np.where(region, sum(region.shape), 0).astype(np.float32)
     for lines in (depth, depth.T):  # distances along one axis, then over both: exact for steps along the axes
         for here in range(1, len(lines)):
